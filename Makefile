@@ -24,7 +24,7 @@ setup:
 check:
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt wants: $$bad"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags soak ./test/soak/
+	$(GO) vet -tags soak ./test/e2e/
 	GOARCH=arm GOARM=6 $(GO) vet ./cmd/... ./pkg/... ./internal/...
 	$(GO) tool staticcheck ./...
 
@@ -49,11 +49,11 @@ build:
 
 # Hours of kill -9, full disks and cut links on a loop-mounted file system.
 # Needs root. SOAK_ROUNDS sets how long.
-soak: build
-	SOAK_ROUNDS=$${SOAK_ROUNDS:-300} $(GO) test -tags soak -count=1 -timeout 12h -v ./test/soak/
+soak:
+	SOAK_ROUNDS=$${SOAK_ROUNDS:-300} $(GO) test -tags soak -count=1 -timeout 12h -v -run Soak ./test/e2e/
 
-soak-short: build
-	SOAK_ROUNDS=$${SOAK_ROUNDS:-6} $(GO) test -tags soak -count=1 -timeout 10m -v ./test/soak/
+soak-short:
+	SOAK_ROUNDS=$${SOAK_ROUNDS:-6} $(GO) test -tags soak -count=1 -timeout 10m -v -run Soak ./test/e2e/
 
 clean:
 	rm -rf bin dist

@@ -1,0 +1,173 @@
+//go:build soak
+
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// rounds is SOAK_ROUNDS, default 6.
+func rounds(t *testing.T) int {
+	t.Helper()
+	s := os.Getenv("SOAK_ROUNDS")
+	if s == "" {
+		return 6
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("SOAK_ROUNDS=%q is not a number of rounds", s)
+	}
+	return n
+}
+
+// loopMount is an ext4 of the given size in a file, mounted; it needs root.
+func loopMount(t *testing.T, mb int) string {
+	t.Helper()
+	dir := t.TempDir()
+	img, mnt := filepath.Join(dir, "disk.img"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"truncate", "-s", fmt.Sprintf("%dM", mb), img},
+		{"mkfs.ext4", "-q", "-F", img},
+		{"mount", "-o", "loop", img, mnt},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
+			t.Logf("umount: %v %s", err, out)
+		}
+	})
+	return mnt
+}
+
+// ledger is what the publishers of a soak know.
+type ledger struct {
+	mu    sync.Mutex
+	acked map[string]bool
+	sent  map[string]bool
+}
+
+// load publishes from several clients until the hub goes away or stop closes.
+func (l *ledger) load(t *testing.T, h *hub, round, clients, size int, stop <-chan struct{}) *sync.WaitGroup {
+	t.Helper()
+	var wg sync.WaitGroup
+	pad := strings.Repeat("x", size)
+	for c := range clients {
+		p, err := dialMQTT(h.mqtt, fmt.Sprintf("soak-%d", c), 30*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reader sync.WaitGroup
+		reader.Go(func() { p.acks(1 << 30) })
+		wg.Go(func() {
+			defer func() {
+				p.conn.Close()
+				reader.Wait()
+				for _, n := range p.ackedNumbers() {
+					l.mu.Lock()
+					l.acked[fmt.Sprintf("%d-%d-%d", round, c, n)] = true
+					l.mu.Unlock()
+				}
+			}()
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				id := fmt.Sprintf("%d-%d-%d", round, c, i)
+				l.mu.Lock()
+				l.sent[id] = true
+				l.mu.Unlock()
+				if p.publish(fmt.Sprintf("plant/d%d", c), i, id+" "+pad) != nil {
+					return
+				}
+			}
+		})
+	}
+	return &wg
+}
+
+func (l *ledger) check(t *testing.T, ls []line, round int) {
+	t.Helper()
+	checkDense(t, ls)
+	seen := map[string]int{}
+	for _, r := range ls {
+		id, _, _ := strings.Cut(*r.Value, " ")
+		seen[id]++
+		if !l.sent[id] {
+			t.Fatalf("round %d: %q was never sent", round, id)
+		}
+	}
+	for id := range l.acked {
+		if seen[id] != 1 {
+			t.Fatalf("round %d: %s was acknowledged and is there %d times", round, id, seen[id])
+		}
+	}
+}
+
+// kill -9 in the middle of load, over and over, on a file system of its own:
+// P1 and P2 hold after each.
+func TestSoakKill(t *testing.T) {
+	mnt := loopMount(t, 1500)
+	h := edgeOn(t, filepath.Join(mnt, "hub"), "topics: {mqtt: {partitions: 3, retention: {bytes: 900MB}}}\n")
+	l := &ledger{acked: map[string]bool{}, sent: map[string]bool{}}
+	n := rounds(t)
+	for round := range n {
+		wg := l.load(t, h, round, 4, 20, nil)
+		time.Sleep(time.Duration(100+rand.IntN(600)) * time.Millisecond)
+		h.kill()
+		wg.Wait()
+		h.restart()
+		h.ready(30 * time.Second)
+		if round%5 == 4 || round == n-1 {
+			l.check(t, consumeAll(t, h.kafka, "mqtt"), round)
+		}
+	}
+	t.Logf("%d rounds, %d acknowledged of %d sent", n, len(l.acked), len(l.sent))
+	h.term()
+	run(t, "", "hub", "log", "verify", h.data)
+}
+
+// A disk that fills up costs no acknowledged record, and the hub serves again
+// once there is space.
+func TestSoakDiskFull(t *testing.T) {
+	mnt := loopMount(t, 300)
+	h := edgeOn(t, filepath.Join(mnt, "hub"), "")
+	l := &ledger{acked: map[string]bool{}, sent: map[string]bool{}}
+	for round := range max(1, rounds(t)/3) {
+		ballast := filepath.Join(mnt, "ballast")
+		stop := make(chan struct{})
+		wg := l.load(t, h, round, 2, 400, stop)
+		time.Sleep(300 * time.Millisecond)
+		// dd ends with an error when the disk is full, which is its purpose here.
+		exec.Command("dd", "if=/dev/zero", "of="+ballast, "bs=1M").Run()
+		time.Sleep(2 * time.Second)
+		close(stop)
+		os.Remove(ballast)
+		wg.Wait()
+		select {
+		case <-h.done: // it ended to be started again by its service manager
+		default:
+			h.kill()
+		}
+		h.restart()
+		h.ready(30 * time.Second)
+		l.check(t, consumeAll(t, h.kafka, "mqtt"), round)
+	}
+	t.Logf("%d acknowledged of %d sent", len(l.acked), len(l.sent))
+}
