@@ -1,0 +1,61 @@
+package mqtt
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"edgehub/pkg/log"
+	"edgehub/pkg/route"
+)
+
+func TestDevicePublishesAreStoredInOrder(t *testing.T) {
+	l := openLog(t, log.Options{})
+	b := startBroker(t, Options{Log: l, Site: "press-line-7", Routes: compile(t, route.Rule{
+		Match: "plant/{line}/{device}/telemetry", Topic: "telemetry", Key: "{device}", Payload: "json",
+		Time: route.TimeRule{Field: "ts", Format: "unix_ms"},
+	})})
+	d := dialDevice(t, b, DeviceOptions{ClientID: "press-3"})
+	const n = 500
+	var done []<-chan error
+	for i := range n {
+		done = append(done, d.Publish("plant/a/press-3/telemetry", fmt.Appendf(nil, `{"ts":%d,"temperature":%d}`, 1700000000000+i, i), 1))
+	}
+	for _, c := range done {
+		wait(t, c)
+	}
+	got := stored(t, l, "telemetry")
+	if len(got) != n {
+		t.Fatalf("%d records, want %d", len(got), n)
+	}
+	for i, r := range got {
+		if r.Timestamp != 1700000000000+int64(i) || string(r.Key) != "press-3" {
+			t.Fatalf("record %d has time %d and key %q", i, r.Timestamp, r.Key)
+		}
+		for name, want := range map[string]string{"mqtt.topic": "plant/a/press-3/telemetry", "site": "press-line-7", "line": "a", "device": "press-3"} {
+			if v, _ := r.Header(name); string(v) != want {
+				t.Fatalf("header %s is %q, want %q", name, v, want)
+			}
+		}
+	}
+	s := b.Stats()
+	if s.AcksSent != n || s.Stored != n || s.Publishes[1] != n || s.HeldAcks != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+	if s.AckWrites > n/2 {
+		t.Errorf("%d acks took %d writes", n, s.AckWrites)
+	}
+}
+
+func TestListenInUseNamesTheAddress(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, err = Listen(Options{Log: openLog(t, log.Options{}), Listen: ln.Addr().String()})
+	if err == nil || !strings.Contains(err.Error(), ln.Addr().String()) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("error %v does not name the address and what is wrong", err)
+	}
+}
