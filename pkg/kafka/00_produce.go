@@ -24,6 +24,11 @@ import (
 //     producer refreshes its metadata. acks 1 waits as acks -1 does: a
 //     partition has no other state to acknowledge than durable.
 
+// maxUnpacked is how large a batch's records may be decompressed, in bytes,
+// where the topic does not accept larger batches anyway. Clients fill batches
+// by their size before compression: no honest one comes near.
+const maxUnpacked = 16 << 20
+
 // Bounds of the time that a produce request waits for the store, whatever
 // the client's timeout.
 const (
@@ -102,7 +107,7 @@ func (s *Server) produce(ctx context.Context, _ *conn, req *kmsg.ProduceRequest)
 				refuse(p, codeMessageTooLarge, fmt.Sprintf("batch of %d bytes, the topic accepts %d", len(rp.Records), info.Config.MaxMessageBytes))
 				continue
 			}
-			h, err := record.CheckProduced(rp.Records)
+			h, err := s.check(rp.Records, int(info.Config.MaxMessageBytes))
 			if err != nil {
 				refuse(p, s.code(produceFamily, err), err.Error())
 				continue
@@ -143,6 +148,21 @@ func (s *Server) produce(ctx context.Context, _ *conn, req *kmsg.ProduceRequest)
 		return nil, nil
 	}
 	return resp, nil
+}
+
+// check verifies a produced batch down to its records: one that no reader can
+// decode, or that claims more offsets than it has records, must not get into
+// the log. Decompressed records are held one batch per processor at a time.
+func (s *Server) check(b []byte, maxMessage int) (record.Header, error) {
+	h, err := record.CheckProduced(b)
+	if err != nil {
+		return h, err
+	}
+	if h.Codec() != record.None {
+		s.unpacking <- struct{}{}
+		defer func() { <-s.unpacking }()
+	}
+	return h, record.CheckRecords(b, max(maxUnpacked, maxMessage))
 }
 
 // topicsByName asks the store once for all of names.

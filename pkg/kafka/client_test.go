@@ -60,7 +60,7 @@ func TestFranzProduceConsume(t *testing.T) {
 				if err := cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
 					t.Fatal(err)
 				}
-				consumer := newClient(t, s, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {
+				consumer := newClient(t, s, kgo.FetchMaxWait(200*time.Millisecond), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {
 					0: kgo.NewOffset().AtStart(), 1: kgo.NewOffset().AtStart(), 2: kgo.NewOffset().At(500),
 				}}))
 				next := map[int32]int64{2: 500}
@@ -162,8 +162,8 @@ func TestAdmin(t *testing.T) {
 		if err != nil || deleted["a"].Err != nil || deleted["nothing"].Err == nil {
 			t.Fatal(deleted, err)
 		}
-		if topics, err := adm.ListTopics(ctx); err != nil || len(topics) != 1 {
-			t.Fatal(topics, err)
+		if infos, err := st.Topics(ctx, []string{"a", "b"}); err != nil || len(infos) != 1 {
+			t.Fatal(infos, err) // the client's own list comes from its cache
 		}
 	})
 }

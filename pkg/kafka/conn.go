@@ -181,4 +181,3 @@ func (c *conn) broker(host string, port int32) (string, int32) {
 		return c.host, c.port
 	}
 }
-

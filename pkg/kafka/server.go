@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -138,8 +139,10 @@ type Server struct {
 	frames  *budget
 	answers *budget
 	buffers buffers
-	stats   counters
-	limited limitedLog
+	// unpacking is held while the records of a compressed batch are checked.
+	unpacking chan struct{}
+	stats     counters
+	limited   limitedLog
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -165,6 +168,8 @@ func Listen(o Options) (*Server, error) {
 		frames:  newBudget(int64(o.InFlightBytes)),
 		answers: newBudget(int64(o.FetchBytes)),
 		conns:   map[*conn]struct{}{},
+
+		unpacking: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if o.Advertise != "" {
 		s.advertisedHost, s.advertisedPort, _ = splitHostPort(o.Advertise) // Validate has seen it

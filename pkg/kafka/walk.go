@@ -240,13 +240,13 @@ func (w *walker) tagged(known []field) {
 			if known[i].size != tag {
 				continue
 			}
-			in := walker{b: w.b[:size], version: w.version, flexible: w.flexible, elements: w.elements, tags: w.tags}
-			in.fields(known[i].elem)
-			if in.bad != nil {
-				w.fail(in.bad)
+			all := w.b
+			w.b = all[:size]
+			w.fields(known[i].elem)
+			if w.bad != nil {
 				return
 			}
-			w.elements, w.tags = in.elements, in.tags
+			w.b = all
 		}
 		w.skip(size)
 	}
