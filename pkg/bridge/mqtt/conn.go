@@ -55,7 +55,8 @@ type conn struct {
 	first    bool  // no packet header has been seen yet
 	clientID string
 
-	version atomic.Uint32 // of MQTT; 0 until CONNECT is accepted
+	version     atomic.Uint32 // of MQTT; 0 until CONNECT is accepted
+	established atomic.Bool   // the engine reads on behind CONNECT
 
 	writeMu sync.Mutex // serialises writes to the socket
 
@@ -194,6 +195,12 @@ func (c *conn) Write(p []byte) (int, error) {
 				return 0, err
 			}
 			pass = rest[:0]
+			if packet[0]>>4 == typePuback && !c.established.Load() {
+				// The engine kept the ack of a lost connection. It must not
+				// be sent now: the device may use the id for another message
+				// by this time. It sends the old one again if it still waits.
+				continue
+			}
 			if err := c.hold(packet); err != nil {
 				return 0, err
 			}

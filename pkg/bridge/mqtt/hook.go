@@ -21,7 +21,7 @@ func (h *hook) ID() string { return "hub" }
 func (h *hook) Provides(event byte) bool {
 	switch event {
 	case engine.OnConnect, engine.OnConnectAuthenticate, engine.OnACLCheck,
-		engine.OnSessionEstablish, engine.OnPacketEncode,
+		engine.OnSessionEstablish, engine.OnSessionEstablished, engine.OnPacketEncode,
 		engine.OnPublish, engine.OnWill, engine.OnWillSent:
 		return true
 	}
@@ -52,6 +52,14 @@ func (h *hook) OnSessionEstablish(cl *engine.Client, _ packets.Packet) {
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		c.clientID = cl.ID
 		c.version.Store(uint32(cl.Properties.ProtocolVersion))
+	}
+}
+
+// OnSessionEstablished comes when the engine has sent what the session had in
+// flight and begins to read.
+func (h *hook) OnSessionEstablished(cl *engine.Client, _ packets.Packet) {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.established.Store(true)
 	}
 }
 

@@ -282,3 +282,12 @@ func wait(t testing.TB, done <-chan error) {
 		t.Fatal("no acknowledgement")
 	}
 }
+
+func createTopic(t testing.TB, l *log.Log, name string, maxBytes int32) {
+	t.Helper()
+	c := record.DefaultTopicConfig()
+	c.MaxMessageBytes = maxBytes
+	if _, err := l.CreateTopic(name, c); err != nil {
+		t.Fatal(err)
+	}
+}
