@@ -183,7 +183,8 @@ func (a *fetchAnswer) readPart(ctx context.Context, p *fetchPart, version int16,
 		return
 	}
 	if a.data == nil {
-		a.data = s.buffers.get(min(a.limit, smallestBuffer))
+		// A guess from the backlog spares growing; append corrects it.
+		a.data = s.buffers.get(int(min(int64(a.limit), 256*(off.HighWatermark-p.next))))
 	}
 	from := len(a.data)
 	got, err := s.store.Fetch(ctx, p.tp, p.next, max(limit, 1), a.data)
