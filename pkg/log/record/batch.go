@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 )
 
 // HeaderSize is the length of a batch without its records, in bytes.
@@ -134,7 +135,8 @@ func PeekHeader(b []byte) (Header, error) {
 	if h.Length < HeaderSize-12 || int64(h.Length) > MaxBatchBytes-12 {
 		return h, ErrLength
 	}
-	if h.Count < 0 || h.LastOffsetDelta < 0 || h.LastOffsetDelta < h.Count-1 || h.BaseOffset < 0 {
+	if h.Count < 0 || h.LastOffsetDelta < 0 || h.LastOffsetDelta < h.Count-1 || h.BaseOffset < 0 ||
+		h.BaseOffset > math.MaxInt64-1-int64(h.LastOffsetDelta) {
 		return h, ErrCorrupt
 	}
 	return h, nil
@@ -155,8 +157,9 @@ func Check(b []byte) (Header, error) {
 
 // CheckProduced verifies a batch as a producer sends it: b holds exactly one
 // batch with a good CRC, base offset 0 or any other (stores restamp it), no
-// control bit, not transactional, a known codec, and lastOffsetDelta =
-// count-1.
+// control bit, not transactional, record times of its own (not log append
+// time), a known codec, and lastOffsetDelta = count-1. CheckRecords looks at
+// the records.
 func CheckProduced(b []byte) (Header, error) {
 	h, err := Check(b)
 	if err != nil {
@@ -167,6 +170,8 @@ func CheckProduced(b []byte) (Header, error) {
 		return h, fmt.Errorf("%w: %d bytes behind the batch", ErrCorrupt, len(b)-h.Size())
 	case h.Control() || h.Transactional():
 		return h, fmt.Errorf("%w: control or transactional batch", ErrCorrupt)
+	case h.LogAppendTime():
+		return h, fmt.Errorf("%w: log append time is for stores to set", ErrCorrupt)
 	case h.Codec() > Zstd:
 		return h, fmt.Errorf("%w: codec %d", ErrCorrupt, h.Codec())
 	case h.Count < 1 || h.LastOffsetDelta != h.Count-1:

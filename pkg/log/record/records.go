@@ -34,8 +34,9 @@ func (r *Record) Header(name string) ([]byte, bool) {
 
 // Limits of what a decoder believes before it allocates.
 const (
-	// MaxRecordsBytes bounds the decompressed records of one batch, in bytes.
-	MaxRecordsBytes = 256 << 20
+	// MaxRecordsBytes bounds the decompressed records of one batch, in bytes: as
+	// much as an uncompressed batch may hold.
+	MaxRecordsBytes = MaxBatchBytes
 	// MaxHeaders bounds the headers of one record.
 	MaxHeaders = 1024
 )
@@ -43,16 +44,35 @@ const (
 // Records decodes the records of the batch raw, decompressing them if need
 // be, and calls f for each in order. The Record is reused between calls and
 // its slices alias raw or a decompression buffer: f copies what it keeps.
-// An error of f ends the walk and is returned as it is. The CRC is not
+// Offsets rise from record to record; they have gaps in a compacted batch
+// only. An error of f ends the walk and is returned as it is. The CRC is not
 // checked here (Check does).
 func Records(raw []byte, f func(r *Record) error) error {
+	return walk(raw, MaxRecordsBytes, f)
+}
+
+// CheckRecords decodes a batch that passed CheckProduced down to its last
+// record, so that no reader will stumble over it: every record is well formed,
+// offsets are dense, and decompressed they take at most maxBytes.
+func CheckRecords(raw []byte, maxBytes int) error {
+	next := int64(-1)
+	return walk(raw, maxBytes, func(r *Record) error {
+		if next >= 0 && r.Offset != next {
+			return fmt.Errorf("%w: offset %d where %d should be", ErrCorrupt, r.Offset, next)
+		}
+		next = r.Offset + 1
+		return nil
+	})
+}
+
+func walk(raw []byte, maxBytes int, f func(r *Record) error) error {
 	h, err := ParseHeader(raw)
 	if err != nil {
 		return err
 	}
 	body := raw[HeaderSize:h.Size()]
 	if h.Codec() != None {
-		if body, err = Decompress(h.Codec(), nil, body, MaxRecordsBytes); err != nil {
+		if body, err = Decompress(h.Codec(), nil, body, maxBytes); err != nil {
 			return err
 		}
 	}
@@ -61,14 +81,20 @@ func Records(raw []byte, f func(r *Record) error) error {
 		return fmt.Errorf("%w: %d records in %d bytes", ErrCorrupt, h.Count, len(body))
 	}
 	var r Record
+	last := int64(-1)
 	for i := int32(0); i < h.Count; i++ {
 		size, n := binary.Varint(body)
 		if n <= 0 || size < 0 || size > int64(len(body)-n) {
 			return fmt.Errorf("%w: record %d has a bad length", ErrCorrupt, i)
 		}
-		if err := decodeRecord(body[n:n+int(size)], &h, &r); err != nil {
+		delta, err := decodeRecord(body[n:n+int(size)], &h, &r)
+		if err == nil && delta <= last {
+			err = fmt.Errorf("%w: offset delta %d behind %d", ErrCorrupt, delta, last)
+		}
+		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
+		last = delta
 		body = body[n+int(size):]
 		if err := f(&r); err != nil {
 			return err
@@ -80,13 +106,14 @@ func Records(raw []byte, f func(r *Record) error) error {
 	return nil
 }
 
-func decodeRecord(b []byte, h *Header, r *Record) error {
+// decodeRecord decodes one record and returns its offset delta.
+func decodeRecord(b []byte, h *Header, r *Record) (int64, error) {
 	d := decoder{b: b}
 	d.skip(1) // record attributes: unused by Kafka
 	dt := d.varint()
 	do := d.varint()
 	if do < 0 || do > int64(h.LastOffsetDelta) {
-		return fmt.Errorf("%w: offset delta %d", ErrCorrupt, do)
+		return 0, fmt.Errorf("%w: offset delta %d", ErrCorrupt, do)
 	}
 	r.Timestamp = h.BaseTimestamp + dt
 	if h.LogAppendTime() {
@@ -96,22 +123,30 @@ func decodeRecord(b []byte, h *Header, r *Record) error {
 	r.Key = d.bytes()
 	r.Value = d.bytes()
 	n := d.varint()
-	if n < 0 || n > MaxHeaders || n > int64(len(d.b)) {
-		return fmt.Errorf("%w: %d headers", ErrCorrupt, n)
+	if n < 0 || n > MaxHeaders || 2*n > int64(len(d.b)) {
+		return 0, fmt.Errorf("%w: %d headers", ErrCorrupt, n)
 	}
+	old := r.Headers[:cap(r.Headers)]
 	r.Headers = r.Headers[:0]
-	for range n {
+	for i := range int(n) {
 		k := d.bytes()
 		v := d.bytes()
 		if k == nil && !d.bad {
-			return fmt.Errorf("%w: header without a name", ErrCorrupt)
+			return 0, fmt.Errorf("%w: header without a name", ErrCorrupt)
 		}
-		r.Headers = append(r.Headers, Field{Key: string(k), Value: v})
+		// Neighbours mostly have the same names: no new string then.
+		var name string
+		if i < len(old) && old[i].Key == string(k) {
+			name = old[i].Key
+		} else {
+			name = string(k)
+		}
+		r.Headers = append(r.Headers, Field{Key: name, Value: v})
 	}
 	if d.bad || len(d.b) != 0 {
-		return fmt.Errorf("%w: bad field length", ErrCorrupt)
+		return 0, fmt.Errorf("%w: bad field length", ErrCorrupt)
 	}
-	return nil
+	return do, nil
 }
 
 type decoder struct {
@@ -172,7 +207,8 @@ func (b *Builder) Size() int { return HeaderSize + len(b.body) }
 func (b *Builder) Reset() { b.body, b.count = b.body[:0], 0 }
 
 // Append adds a record behind the others; its Offset is ignored, its bytes
-// are copied.
+// are copied. Decoders refuse a record with more than MaxHeaders headers, and
+// a batch longer than MaxBatchBytes: the caller keeps below.
 func (b *Builder) Append(r *Record) {
 	if b.count == 0 {
 		b.baseTS, b.maxTS = r.Timestamp, r.Timestamp

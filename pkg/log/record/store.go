@@ -101,7 +101,7 @@ type TopicConfig struct {
 	RetentionTime   time.Duration // by ingest time; default 168h; -1: no limit
 	RetentionBytes  int64         // of the whole topic's stored bytes, default 1 GB; -1: no limit
 	MaxMessageBytes int32         // one produced batch, default 1,048,588
-	Compression     Codec         // of flushed batches; used as it is (New sets Zstd)
+	Compression     Codec         // of flushed batches; used as it is (DefaultTopicConfig has Zstd)
 	Compact         bool          // keep the last record per key
 	Durability      Durability
 	Priority        Priority
