@@ -1,0 +1,100 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// natsDialer dials one server for nats.go, and keeps the connection to watch
+// it. It is used for one nats.Connect.
+type natsDialer struct {
+	ctx     context.Context
+	timeout time.Duration
+
+	mu   sync.Mutex
+	conn *trackedConn
+	err  error
+}
+
+// Dial implements nats.CustomDialer.
+func (d *natsDialer) Dial(network, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{Timeout: d.timeout}).DialContext(d.ctx, network, addr)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+	if err != nil {
+		return nil, err
+	}
+	d.conn = &trackedConn{Conn: c}
+	return d.conn, nil
+}
+
+// abort ends a connection that nats.go is still making.
+func (d *natsDialer) abort() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn != nil {
+		d.conn.Close()
+	}
+}
+
+// What a trackedConn writes at once, and how long it waits for the peer to
+// take any of it.
+const (
+	writePiece   = 16 << 10
+	writePatient = 5 * time.Second
+)
+
+// trackedConn is a connection that knows whether its bytes move. A write
+// fails when for writePatient the peer took nothing, however slow the link.
+type trackedConn struct {
+	net.Conn
+	written atomic.Int64
+
+	mu      sync.Mutex
+	taken   int64 // by the peer, as last seen
+	movedAt time.Time
+}
+
+// Write implements net.Conn.
+func (c *trackedConn) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		if err := c.Conn.SetWriteDeadline(time.Now().Add(writePatient)); err != nil {
+			return done, err
+		}
+		n, err := c.Conn.Write(b[done:min(len(b), done+writePiece)])
+		done += n
+		c.written.Add(int64(n))
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || time.Since(c.lastMoved()) < writePatient) {
+				continue
+			}
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// SetWriteDeadline does nothing: Write has its own rule.
+func (c *trackedConn) SetWriteDeadline(time.Time) error { return nil }
+
+// SetDeadline sets the deadline of reads alone.
+func (c *trackedConn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
+
+// lastMoved is when the peer was last seen to take bytes: the time of the
+// call if it took some since the call before.
+func (c *trackedConn) lastMoved() time.Time {
+	taken := c.written.Load() - unacknowledged(c.Conn)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if taken > c.taken {
+		c.taken, c.movedAt = taken, time.Now()
+	}
+	return c.movedAt
+}
