@@ -210,3 +210,31 @@ func TestIdempotentRetry(t *testing.T) {
 		}
 	})
 }
+
+// Every start of a log begins an epoch: a consumer that knew the old one goes
+// on where it was.
+func TestFranzAcrossEpochs(t *testing.T) {
+	st := kafkatest.New()
+	s := start(t, st, nil)
+	mustCreate(t, st, "t", 1)
+	ctx := timeout(t, 20*time.Second)
+	consumer := newClient(t, s, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"t": {0: kgo.NewOffset().AtStart()}}),
+		kgo.FetchMaxWait(100*time.Millisecond), kgo.MetadataMinAge(50*time.Millisecond))
+	next := int64(0)
+	for epoch := range int32(4) {
+		st.SetLeader(record.TopicPartition{Topic: "t"}, kafkatest.Node, epoch)
+		mustAppend(t, st, "t", 0, "a", "b", "c")
+		for next < int64(epoch+1)*3 {
+			fs := consumer.PollFetches(ctx)
+			if err := fs.Err(); err != nil {
+				t.Fatal(epoch, err)
+			}
+			fs.EachRecord(func(r *kgo.Record) {
+				if r.Offset != next || r.LeaderEpoch != epoch {
+					t.Errorf("offset %d of epoch %d, want %d of %d", r.Offset, r.LeaderEpoch, next, epoch)
+				}
+				next++
+			})
+		}
+	}
+}
