@@ -45,7 +45,6 @@ type Ingest struct {
 // topic is a log topic that messages have gone to.
 type topic struct {
 	partitions []*log.Partition
-	maxBytes   int // of one record with everything about it
 }
 
 type counters struct {
@@ -102,9 +101,6 @@ func (in *Ingest) SetRoutes(t *route.Table) error {
 		}
 	}
 	in.routes.Store(t.ForSite(in.site))
-	in.mu.Lock()
-	in.topics.Store(nil) // topic settings may have changed as well
-	in.mu.Unlock()
 	return nil
 }
 
@@ -144,9 +140,6 @@ func (in *Ingest) append(name string, rec *record.Record) (log.LSN, error) {
 		if err != nil {
 			return 0, err
 		}
-		if n := recordBytes(rec); n > t.maxBytes {
-			return 0, fmt.Errorf("%w: a record of %d bytes for topic %s, which takes %d", record.ErrTooLarge, n, name, t.maxBytes)
-		}
 		p := t.partitions[record.PartitionOf(rec.Key, int32(len(t.partitions)))]
 		_, lsn, err := p.Append(rec)
 		if errors.Is(err, record.ErrUnknownTopic) && !again {
@@ -155,15 +148,6 @@ func (in *Ingest) append(name string, rec *record.Record) (log.LSN, error) {
 		}
 		return lsn, err
 	}
-}
-
-// recordBytes bounds the size of a batch of just this record.
-func recordBytes(r *record.Record) int {
-	n := record.HeaderSize + 40 + len(r.Key) + len(r.Value)
-	for i := range r.Headers {
-		n += 10 + len(r.Headers[i].Key) + len(r.Headers[i].Value)
-	}
-	return n
 }
 
 func (in *Ingest) topic(name string) (*topic, error) {
@@ -183,7 +167,7 @@ func (in *Ingest) topic(name string) (*topic, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrTopic, name, err)
 	}
-	t := &topic{maxBytes: int(info.Config.MaxMessageBytes)}
+	t := new(topic)
 	for i := range info.Config.Partitions {
 		p, err := in.log.Partition(name, i)
 		if err != nil {

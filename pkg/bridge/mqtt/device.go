@@ -19,6 +19,8 @@ const (
 	reconnectMin        = 50 * time.Millisecond
 	dialTimeout         = 10 * time.Second
 	goodbyeMillis       = 250
+	// writeLimit is how long the broker may take to accept a packet.
+	writeLimit = 3 * time.Second
 )
 
 // ErrDeviceClosed ends the publishes of a Device that was closed.
@@ -118,6 +120,7 @@ func (d *Device) dial(ctx context.Context) (paho.Client, <-chan struct{}, error)
 		SetAutoReconnect(false).
 		SetConnectRetry(false).
 		SetConnectTimeout(dialTimeout).
+		SetWriteTimeout(writeLimit).
 		SetConnectionLostHandler(func(paho.Client, error) { close(lost) })
 	client := paho.NewClient(o)
 	token := client.Connect()
@@ -210,49 +213,74 @@ func (d *Device) redial() (paho.Client, <-chan struct{}) {
 }
 
 // session publishes over one connection until it is lost or the device is
-// closed.
+// closed. When it returns, nothing touches the queue any more.
 func (d *Device) session(client paho.Client, lost <-chan struct{}) error {
 	d.mu.Lock()
 	d.sent = 0
 	d.mu.Unlock()
-	flying := make(chan flight, d.opt.InFlight)
-	broken := make(chan error, 1)
+	s := &session{client: client, lost: lost, quit: make(chan struct{}),
+		send: make(chan *outgoing), flying: make(chan flight, d.opt.InFlight), broken: make(chan error, 1)}
+	// paho's Publish hangs for up to writeLimit when it meets the end of the
+	// connection, so the sender is not waited for here.
+	d.run.Go(s.sender)
 	var collector sync.WaitGroup
-	collector.Go(func() { d.collect(flying, lost, broken) })
+	collector.Go(func() { d.collect(s) })
 	defer collector.Wait()
-	defer close(flying)
+	defer close(s.quit)
 	for {
 		p := d.nextToSend()
+		send, wake := s.send, (chan struct{})(nil)
 		if p == nil {
-			select {
-			case <-d.wake:
-				continue
-			case err := <-broken:
-				return err
-			case <-lost:
-				return errLost
-			case <-d.ctx.Done():
-				return ErrDeviceClosed
-			}
+			send, wake = nil, d.wake
 		}
-		if p.tried {
-			d.resent.Add(1)
-		}
-		p.tried = true
-		flying <- flight{p, client.Publish(p.topic, p.qos, false, p.payload)}
 		select {
-		case err := <-broken:
+		case send <- p:
+			if p.tried {
+				d.resent.Add(1)
+			}
+			p.tried = true
+		case <-wake:
+		case err := <-s.broken:
 			return err
-		default:
+		case <-lost:
+			return errLost
+		case <-d.ctx.Done():
+			return ErrDeviceClosed
 		}
 	}
 }
 
 var errLost = errors.New("mqtt device: connection lost")
 
+// session is one connection at work.
+type session struct {
+	client paho.Client
+	lost   <-chan struct{} // closed when the connection ends
+	quit   chan struct{}   // closed when the session ends
+	send   chan *outgoing
+	flying chan flight // sent, in order
+	broken chan error  // the first publish that failed
+}
+
 type flight struct {
 	p     *outgoing
 	token paho.Token
+}
+
+func (s *session) sender() {
+	for {
+		select {
+		case p := <-s.send:
+			f := flight{p, s.client.Publish(p.topic, p.qos, false, p.payload)}
+			select {
+			case s.flying <- f:
+			case <-s.quit:
+				return
+			}
+		case <-s.quit:
+			return
+		}
+	}
 }
 
 func (d *Device) nextToSend() *outgoing {
@@ -266,32 +294,26 @@ func (d *Device) nextToSend() *outgoing {
 	return p
 }
 
-// collect waits for the acks, which come in the order of the publishes, and
-// drains flying after the first failure.
-func (d *Device) collect(flying <-chan flight, lost <-chan struct{}, broken chan<- error) {
-	failed := false
-	for f := range flying {
-		if failed {
-			continue
+// collect waits for the acks, which come in the order of the publishes, until
+// one fails or the session ends.
+func (d *Device) collect(s *session) {
+	for {
+		var f flight
+		select {
+		case f = <-s.flying:
+		case <-s.quit:
+			return
 		}
 		select {
 		case <-f.token.Done():
-		case <-lost:
-			// It may have been acknowledged just before.
-			select {
-			case <-f.token.Done():
-			default:
-				failed = true
-				continue
-			}
-		case <-d.ctx.Done():
-			failed = true
-			continue
+		case <-s.lost:
+			return
+		case <-s.quit:
+			return
 		}
 		if err := f.token.Error(); err != nil {
-			failed = true
-			broken <- fmt.Errorf("mqtt device: publish to %s: %w", f.p.topic, err)
-			continue
+			s.broken <- fmt.Errorf("mqtt device: publish to %s: %w", f.p.topic, err)
+			return
 		}
 		d.mu.Lock()
 		d.queue[0] = nil
