@@ -85,7 +85,7 @@ func TestMetadata(t *testing.T) {
 		if b := resp.Brokers; len(b) != 1 || b[0].NodeID != 1 || b[0].Host != "127.0.0.1" || b[0].Port != int32(local.Port) {
 			t.Errorf("v%d: brokers %+v", v, b)
 		}
-		if v >= 1 && resp.ControllerID != 1 || v >= 2 && *resp.ClusterID != st.ClusterID {
+		if v >= 1 && resp.ControllerID != 1 || v >= 2 && *resp.ClusterID != kafkatest.ClusterID {
 			t.Errorf("v%d: controller %d cluster %v", v, resp.ControllerID, resp.ClusterID)
 		}
 	}
@@ -104,8 +104,8 @@ func TestMetadata(t *testing.T) {
 
 func TestMetadataBrokers(t *testing.T) {
 	st := kafkatest.New()
-	st.Brokers = []record.Broker{{ID: 4, Host: "core-1", Port: 19092}, {ID: 7}, {ID: 9, Host: "core-3", Port: 9092}}
-	st.Controller = 7
+	cluster := record.Cluster{ID: "c", Controller: 7, Brokers: []record.Broker{{ID: 4, Host: "core-1", Port: 19092}, {ID: 7}, {ID: 9, Host: "core-3", Port: 9092}}}
+	st.SetCluster(cluster)
 	s := start(t, st, func(o *Options) { o.Advertise = "hub.example:1234" })
 	resp := ask[*kmsg.MetadataResponse](dial(t, s), metadataRequest(), 9)
 	var got []record.Broker
@@ -116,7 +116,8 @@ func TestMetadataBrokers(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || resp.ControllerID != 7 {
 		t.Errorf("controller %d, brokers %s", resp.ControllerID, diff)
 	}
-	st.Controller = 99 // not a broker
+	cluster.Controller = 99 // not a broker
+	st.SetCluster(cluster)
 	if resp := ask[*kmsg.MetadataResponse](dial(t, s), metadataRequest(), 9); resp.ControllerID != 4 {
 		t.Errorf("controller %d is not listed", resp.ControllerID)
 	}
@@ -430,7 +431,7 @@ func TestOffsets(t *testing.T) {
 		t.Errorf("nobody has %v", got)
 	}
 
-	st.Fail = func(op string, _ record.TopicPartition) error {
+	st.Fail(func(op string, _ record.TopicPartition) error {
 		switch op {
 		case "CommitOffsets":
 			return record.ErrUnavailable
@@ -438,7 +439,7 @@ func TestOffsets(t *testing.T) {
 			return record.ErrNotCoordinator
 		}
 		return nil
-	}
+	})
 	if got := commit(8, "g", nil, at(0, 1, "")); !cmp.Equal(got, []int16{codeCoordinatorNotAvail}) {
 		t.Errorf("unavailable: %v", got)
 	}

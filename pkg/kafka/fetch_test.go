@@ -111,12 +111,12 @@ func TestFetchErrors(t *testing.T) {
 	long := string(bytes.Repeat([]byte("long "), 100))
 	st.Append(t.Context(), []record.Append{{TopicPartition: record.TopicPartition{Topic: "zstd"}, Batch: batch(record.Zstd, long)}})
 	mustCreate(t, st, "gone", 1)
-	st.Fail = func(op string, tp record.TopicPartition) error {
+	st.Fail(func(op string, tp record.TopicPartition) error {
 		if tp.Topic == "gone" {
 			return record.ErrNotLeader
 		}
 		return nil
-	}
+	})
 	for _, tc := range []struct {
 		name    string
 		topic   string
@@ -305,12 +305,12 @@ func TestFetchStoreFails(t *testing.T) {
 	mustCreate(t, st, "t", 2)
 	mustAppend(t, st, "t", 0, "a")
 	mustAppend(t, st, "t", 1, "b")
-	st.Fail = func(op string, tp record.TopicPartition) error {
+	st.Fail(func(op string, tp record.TopicPartition) error {
 		if op == "Fetch" && tp.Partition == 0 {
 			return errors.New("ouch")
 		}
 		return nil
-	}
+	})
 	req := fetchRequest("t", 0, 0)
 	addFetch(req, "t", 1, 0)
 	resp := ask[*kmsg.FetchResponse](dial(t, s), req, 11)

@@ -256,7 +256,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 	s := start(t, st, nil)
 	mustCreate(t, st, "t", 1)
 	watching := make(chan struct{}, 1)
-	st.Fail = func(op string, _ record.TopicPartition) error {
+	st.Fail(func(op string, _ record.TopicPartition) error {
 		if op == "Offsets" && st.Watchers() > 0 {
 			select {
 			case watching <- struct{}{}:
@@ -264,7 +264,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 			}
 		}
 		return nil
-	}
+	})
 	c := dial(t, s)
 	req := fetchRequest("t", 0, 0)
 	req.MaxWaitMillis = 50_000

@@ -31,12 +31,12 @@ func TestProduceErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	var fail atomic.Pointer[error]
-	st.Fail = func(op string, _ record.TopicPartition) error {
+	st.Fail(func(op string, _ record.TopicPartition) error {
 		if e := fail.Load(); e != nil && op == "Append" {
 			return *e
 		}
 		return nil
-	}
+	})
 	good := func() []byte { return batch(record.None, "v", "w") }
 	flipped := good()
 	flipped[len(flipped)-1] ^= 1

@@ -16,28 +16,23 @@ import (
 	"edgehub/pkg/log/record"
 )
 
-// Node is the id of the one broker that a Store names by default.
-const Node = 1
+// What Cluster answers by default: one broker, without a host, which means the
+// server itself.
+const (
+	Node      = 1
+	ClusterID = "kafkatest/00000000000000000000000000000000"
+)
 
 // Store has the methods of kafka.Store. The zero Store is not ready: use New.
 // It is safe for concurrent use.
 type Store struct {
-	// Fail, if set, is asked before each operation, named like the method; an
-	// error is the operation's answer. Set it before use, or swap what it
-	// reads.
-	Fail func(op string, tp record.TopicPartition) error
-	// Brokers and Controller are what Cluster answers; nil: one broker Node
-	// without a host, which means the server itself.
-	Brokers    []record.Broker
-	Controller int32
-	// ClusterID is what Cluster answers.
-	ClusterID string
-
 	mu       sync.Mutex
 	topics   map[string]*topic
 	groups   map[string]map[record.TopicPartition]record.GroupOffset
 	nextPID  int64
 	watchers map[*watcher]struct{}
+	cluster  record.Cluster
+	failing  func(op string, tp record.TopicPartition) error
 }
 
 type topic struct {
@@ -73,22 +68,40 @@ type watcher struct {
 // New is an empty store.
 func New() *Store {
 	return &Store{
-		ClusterID:  "kafkatest/00000000000000000000000000000000",
-		Controller: Node,
-		topics:     map[string]*topic{},
-		groups:     map[string]map[record.TopicPartition]record.GroupOffset{},
-		nextPID:    1000,
-		watchers:   map[*watcher]struct{}{},
+		topics:   map[string]*topic{},
+		groups:   map[string]map[record.TopicPartition]record.GroupOffset{},
+		nextPID:  1000,
+		watchers: map[*watcher]struct{}{},
+		cluster:  record.Cluster{ID: ClusterID, Controller: Node, Brokers: []record.Broker{{ID: Node}}},
 	}
 }
 
 func (s *Store) fail(ctx context.Context, op string, tp record.TopicPartition) error {
-	if s.Fail != nil {
-		if err := s.Fail(op, tp); err != nil {
+	s.mu.Lock()
+	failing := s.failing
+	s.mu.Unlock()
+	if failing != nil {
+		if err := failing(op, tp); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// Fail has f asked before each operation, which is named like its method; an
+// error is the operation's answer. f may call the Store. nil: nothing fails.
+func (s *Store) Fail(f func(op string, tp record.TopicPartition) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing = f
+}
+
+// SetCluster changes what Cluster answers; the first broker coordinates every
+// group.
+func (s *Store) SetCluster(c record.Cluster) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cluster = c
 }
 
 // Cluster implements kafka.Store.
@@ -96,11 +109,9 @@ func (s *Store) Cluster(ctx context.Context) (record.Cluster, error) {
 	if err := s.fail(ctx, "Cluster", record.TopicPartition{}); err != nil {
 		return record.Cluster{}, err
 	}
-	brokers := s.Brokers
-	if brokers == nil {
-		brokers = []record.Broker{{ID: Node}}
-	}
-	return record.Cluster{ID: s.ClusterID, Controller: s.Controller, Brokers: brokers}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cluster, nil
 }
 
 // Topics implements kafka.Store.
