@@ -264,7 +264,7 @@ func processField(c *Config) *Field {
 				},
 			}
 			return section("", "",
-				scalar("name", "name", &p.Name, "", "Unique; state is kept under it.", parseName),
+				scalar("name", "name", &p.Name, "", "Unique; state is kept under it.", parseTopicName),
 				scalar("from", "topic", &p.From, "", "Topic that is read.", parseTopicName),
 				scalar("where", "expression", &p.Where, "", "Records for which it is false are passed over.", parseText),
 				list("by", "name", &p.By, "Captures or payload fields; a window for each combination of their values.", parseText),

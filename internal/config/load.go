@@ -64,7 +64,7 @@ func (l *loader) file(name string) {
 		l.rep.problems = append(l.rep.problems, src.problem(0, 0, "", fmt.Sprintf("larger than %d bytes: this is no configuration", maxFile)))
 		return
 	}
-	src.lines = strings.Split(string(b), "\n")
+	src.lines = splitLines(b)
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc, second yaml.Node
 	switch err := dec.Decode(&doc); {
@@ -84,6 +84,8 @@ func (l *loader) file(name string) {
 	l.rep.places[""] = place{src: src, line: 1, column: 1}
 	l.decode(l.root, "", doc.Content[0], src)
 }
+
+func splitLines(b []byte) []string { return strings.Split(string(b), "\n") }
 
 func readFile(name string) ([]byte, error) {
 	f, err := os.Open(name)
