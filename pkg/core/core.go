@@ -258,7 +258,10 @@ func (c *Core) findCluster(ctx context.Context) error {
 	if !c.ns.JetStreamEnabled() {
 		return errors.New("JetStream is not enabled")
 	}
-	if err := c.meta.ensure(ctx, c.opt.Replicas); err != nil {
+	// While there is no meta leader, requests are not answered at all.
+	first, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := c.meta.ensure(first, c.opt.Replicas); err != nil {
 		return err
 	}
 	if err := c.groups.kv.ensure(ctx, c.opt.Replicas); err != nil {
