@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"edgehub/pkg/forward"
 	"edgehub/pkg/log/record"
@@ -114,6 +115,7 @@ type routes struct {
 	got  map[record.TopicID]forward.TopicRoute
 	core string
 	gen  uint64
+	at   time.Time // of the answer
 }
 
 // route returns the core topic and partition of a lane, and the generation of
@@ -142,6 +144,7 @@ func (r *routes) route(ctx context.Context, hub *Hub, k laneKey) (topic record.T
 		r.mu.Lock()
 		r.hub, r.got, r.core = hub, got, reply.Core
 		r.gen++
+		r.at = time.Now()
 		r.mu.Unlock()
 	}
 	r.mu.Lock()
@@ -159,11 +162,12 @@ func (r *routes) route(ctx context.Context, hub *Hub, k laneKey) (topic record.T
 	}
 }
 
-// forget drops the routes of generation gen: the next route asks again.
+// forget drops the routes of generation gen, unless they are fresh: the next
+// route asks again.
 func (r *routes) forget(gen uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.gen == gen {
+	if r.gen == gen && time.Since(r.at) > 2*time.Second {
 		r.hub = nil
 	}
 }

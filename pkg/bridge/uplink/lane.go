@@ -112,7 +112,10 @@ func (l *lane) judge(err error) time.Duration {
 	case errors.Is(err, errGone):
 		l.u.kickOwner() // which ends this lane
 		return time.Second
-	case errors.Is(err, ErrNoResponders), errors.Is(err, errNoRoute), errors.Is(err, errNoAnswer):
+	case errors.Is(err, ErrNoResponders), errors.Is(err, errNoRoute), errors.Is(err, errNoAnswer),
+		code != nil && code.code == forward.CodeNoLeader:
+		// A core that was made anew has other topics; its leaders may want
+		// to be told of this site again.
 		l.u.routes.forget(l.routeGen)
 	}
 	again := errors.Is(err, errHubChanged) || errors.Is(err, errChain) || errors.Is(err, ErrDisconnected) ||

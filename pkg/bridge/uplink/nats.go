@@ -46,6 +46,7 @@ const (
 	natsPauseMax  = time.Second
 	natsAuthPause = 5 * time.Second // after the core refused the credentials
 	natsShortLife = 500 * time.Millisecond
+	pingAfter     = 500 * time.Millisecond
 )
 
 // dialTimeouts are used in turn: mostly short, as a SYN that a cut link
@@ -81,6 +82,9 @@ type natsLink struct {
 	conn   *trackedConn
 	inbox  string
 	closed chan struct{}
+
+	pinging atomic.Bool
+	pings   sync.WaitGroup
 
 	mu    sync.Mutex
 	next  uint64
@@ -417,6 +421,7 @@ func (l *natsLink) end() {
 	for _, answer := range calls {
 		answer(Answer{Err: ErrDisconnected})
 	}
+	l.pings.Wait()
 }
 
 // MaxMessage implements Sink.
@@ -438,6 +443,35 @@ func (s *NATSSink) Moved() time.Time {
 		return time.Time{}
 	}
 	return link.conn.lastMoved()
+}
+
+// Heard implements Sink.
+func (s *NATSSink) Heard() time.Time {
+	s.mu.Lock()
+	link := s.link
+	s.mu.Unlock()
+	if link == nil {
+		return time.Time{}
+	}
+	return link.heard()
+}
+
+// heard is when the server last sent anything. If that was a while ago, a
+// ping makes it speak.
+func (l *natsLink) heard() time.Time {
+	at := time.Unix(0, l.conn.heardAt.Load())
+	if time.Since(at) > pingAfter && l.pinging.CompareAndSwap(false, true) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.dead {
+			return at
+		}
+		l.pings.Go(func() {
+			defer l.pinging.Store(false)
+			_ = l.nc.FlushTimeout(writePatient) // a PING and its PONG
+		})
+	}
+	return at
 }
 
 // Reconnect implements Sink.

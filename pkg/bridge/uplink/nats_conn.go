@@ -55,10 +55,20 @@ const (
 type trackedConn struct {
 	net.Conn
 	written atomic.Int64
+	heardAt atomic.Int64 // ns since 1970
 
 	mu      sync.Mutex
 	taken   int64 // by the peer, as last seen
 	movedAt time.Time
+}
+
+// Read implements net.Conn.
+func (c *trackedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heardAt.Store(time.Now().UnixNano())
+	}
+	return n, err
 }
 
 // Write implements net.Conn.

@@ -222,6 +222,7 @@ func (s *session) send(ctx context.Context, messages <-chan *message) error {
 			if moved := s.u.sink.Moved(); moved.After(progress) {
 				progress = moved
 			}
+			s.u.sink.Heard() // so that the link is known to be alive or not
 			patience := max(minPatience, 4*s.srtt) + s.u.pacer.allowance()
 			if quiet := time.Since(progress); quiet >= patience {
 				s.u.stalled(patience)

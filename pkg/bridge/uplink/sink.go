@@ -23,6 +23,9 @@ type Sink interface {
 	// Moved is when bytes were last seen to leave for the core: on a slow
 	// link a message takes long without being lost.
 	Moved() time.Time
+	// Heard is when the other end was last heard of. Who asks makes it
+	// speak: a second later the answer says whether the link is alive.
+	Heard() time.Time
 	// Reconnect drops the connection and makes another.
 	Reconnect(reason string)
 	Stats() SinkStats

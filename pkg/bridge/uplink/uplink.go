@@ -27,6 +27,9 @@ type Topic struct {
 // UrgentPriority is the lowest priority whose records are not gathered.
 const UrgentPriority = 5
 
+// helloPatience is how long a Hello may take over a link that is alive.
+const helloPatience = 25 * time.Second
+
 // DefaultGroup is the consumer group in which the cursor is kept.
 const DefaultGroup = "uplink"
 
@@ -365,6 +368,10 @@ func (u *Uplink) exchange(ctx context.Context, subject string, k forward.Kind, c
 			if moved := u.sink.Moved(); moved.After(progress) {
 				progress = moved
 			}
+			heard := u.sink.Heard()
+			if k == forward.KindHello && time.Since(heard) < patience && time.Since(sent) < helloPatience {
+				continue // the core may be creating topics
+			}
 			if time.Since(progress) >= patience {
 				u.stalled(patience)
 				return errNoAnswer
@@ -383,11 +390,14 @@ func (u *Uplink) touch() {
 }
 
 // stalled is called by who waited for an answer as long as patience in vain.
-// If nobody got one in that time the connection is dropped: the path to the
-// core is dead, or the node at its other end is cut off.
+// If nobody got one in that time and the link is silent, it is dropped. A
+// link that is alive is given the time that the core needs to elect a leader;
+// then the node at its end is probably cut off from the others.
 func (u *Uplink) stalled(patience time.Duration) {
+	silent := time.Since(u.sink.Heard()) >= patience
 	u.mu.Lock()
-	drop := time.Since(u.answerAt) >= patience
+	quiet := time.Since(u.answerAt)
+	drop := silent && quiet >= patience || quiet >= 4*patience
 	if drop {
 		u.answerAt = time.Now() // not again before the new one had its time
 	}

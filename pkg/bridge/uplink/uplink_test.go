@@ -188,23 +188,26 @@ func storm(t *testing.T, seed uint64) {
 			r.hub.Compact(name, part)
 		case n < 85:
 			r.hub.SetUp(false)
-			time.Sleep(time.Duration(rng.Int64N(int64(10*time.Second))))
+			time.Sleep(time.Duration(rng.Int64N(int64(10 * time.Second))))
 			r.hub.SetUp(true)
 		case n < 87:
 			r.hub.Drop()
 		case n < 89:
 			r.core.SetUp(false)
-			time.Sleep(time.Duration(rng.Int64N(int64(10*time.Second))))
+			time.Sleep(time.Duration(rng.Int64N(int64(10 * time.Second))))
 			r.core.SetUp(true)
 		case n < 91:
 			r.core.LoseLanes()
+		case n < 92:
+			r.core.GoDark()
 		case n < 93:
 			r.stop()
 			r.start(0)
 		}
-		time.Sleep(time.Duration(rng.Int64N(int64(400*time.Millisecond))))
+		time.Sleep(time.Duration(rng.Int64N(int64(400 * time.Millisecond))))
 	}
 	r.core.SetFaults(uplinktest.Faults{})
+	r.core.SetUp(false)
 	r.core.SetUp(true)
 	time.Sleep(10 * time.Second) // for what is late to arrive
 	r.drained(10 * time.Minute)
@@ -346,6 +349,35 @@ func TestStartsWithNothingThere(t *testing.T) {
 		}
 		r.core.SetUp(true)
 		r.drained(5 * time.Second)
+		r.stop()
+		r.verify()
+	})
+}
+
+// A link that swallows everything is dropped after 3 s, one that is only slow
+// never.
+func TestDarkLinkIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 13, uplink.Topic{Name: "t"})
+		r.hub.CreateTopic("t", 1)
+		r.start(0)
+		r.hub.Append("t", 0, 10, uplinktest.Shape{})
+		r.drained(5 * time.Second)
+		r.core.GoDark()
+		r.hub.Append("t", 0, 10, uplinktest.Shape{})
+		time.Sleep(6 * time.Second)
+		if n := r.up.Stats().Reconnects; n != 1 {
+			t.Errorf("%d reconnects, want 1", n)
+		}
+		r.drained(5 * time.Second)
+		r.core.Rate = 2000
+		for range 50 {
+			r.hub.Append("t", 0, 500, uplinktest.Shape{Codec: record.Snappy})
+		}
+		r.drained(30 * time.Minute)
+		if n := r.up.Stats().Reconnects; n != 1 {
+			t.Errorf("%d reconnects of a slow link", n-1)
+		}
 		r.stop()
 		r.verify()
 	})

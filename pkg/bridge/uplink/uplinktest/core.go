@@ -37,6 +37,7 @@ type Core struct {
 	rng        *rand.Rand
 	faults     Faults
 	up         bool
+	dark       bool
 	link       chan struct{} // closed while up
 	calls      map[int]func(uplink.Answer)
 	next       int
@@ -199,11 +200,29 @@ func (c *Core) Moved() time.Time {
 	return time.Time{}
 }
 
+// Heard implements uplink.Sink.
+func (c *Core) Heard() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dark {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// GoDark makes the connection swallow everything until it is dropped.
+func (c *Core) GoDark() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dark = true
+}
+
 // Reconnect implements uplink.Sink.
 func (c *Core) Reconnect(string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reconnects++
+	c.dark = false
 	c.cut()
 }
 
@@ -240,6 +259,9 @@ func (c *Core) Send(subject string, msg []byte) (*uplink.Call, error) {
 	id := c.next
 	c.next++
 	c.calls[id] = answer
+	if c.dark {
+		return call, nil
+	}
 	if c.chance(c.faults.Cut) {
 		c.cut()
 		return call, nil
@@ -272,6 +294,9 @@ func (c *Core) Send(subject string, msg []byte) (*uplink.Call, error) {
 func (c *Core) arrive(id int, subject string, msg []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.dark {
+		return
+	}
 	reply := func(b []byte, err error) {
 		times := 1
 		if c.chance(c.faults.DoubleReply) {
