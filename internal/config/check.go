@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"edgehub/pkg/log/record"
@@ -127,6 +128,8 @@ func (c *Config) checkProcess(r *Report) {
 		}
 		if p.From != "" && p.From == p.To {
 			r.Addf(at+".to", "%s reads and writes topic %s: it would feed on its own results", at, p.To)
+		} else if p.From != "" && p.To != "" && c.feedsItself(p) {
+			r.Addf(at+".to", "topic %s leads, over other processes, back to %s: %s would feed on its own results", p.To, p.From, at)
 		}
 		by := map[string]bool{}
 		for j, b := range p.By {
@@ -147,6 +150,22 @@ func (c *Config) checkProcess(r *Report) {
 			}
 		}
 	}
+}
+
+// feedsItself says whether what p writes comes back to it.
+func (c *Config) feedsItself(p *Process) bool {
+	reach := []string{p.To}
+	for i := 0; i < len(reach); i++ {
+		if reach[i] == p.From {
+			return true
+		}
+		for _, next := range c.Process {
+			if next.From == reach[i] && !slices.Contains(reach, next.To) {
+				reach = append(reach, next.To)
+			}
+		}
+	}
+	return false
 }
 
 // checkListeners holds the rule that nothing is open to other machines unless

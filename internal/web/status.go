@@ -86,7 +86,8 @@ type Process struct {
 	Records uint64 `json:"records"` // read
 	Open    int64  `json:"open"`    // windows
 	Emitted uint64 `json:"emitted"` // results
-	Late    uint64 `json:"late"`    // records behind their window's grace
+	Late    uint64 `json:"late"`    // readings too late for any window
+	Skipped uint64 `json:"skipped"` // records that did not decode or have no time
 	Lag     int64  `json:"lag"`     // records not yet read
 	Error   string `json:"error,omitempty"`
 }
