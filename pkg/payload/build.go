@@ -52,6 +52,7 @@ type state struct {
 	text    []byte // scratch for unescaped strings
 	fields  []Field
 	spans   []span
+	list    bool     // the payload is an array of readings, perhaps empty
 	keys    []member // siblings of the objects being read, innermost last
 	names   map[string]string
 	reading Reading
@@ -65,7 +66,7 @@ type member struct {
 
 func (s *state) reset() {
 	clear(s.fields)
-	s.fields, s.spans, s.name = s.fields[:0], s.spans[:0], s.name[:0]
+	s.fields, s.spans, s.name, s.list = s.fields[:0], s.spans[:0], s.name[:0], false
 	clear(s.keys)
 	s.keys = s.keys[:0]
 }

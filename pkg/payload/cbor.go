@@ -66,10 +66,7 @@ func (d *cborDecoder) read(s *state, b []byte, labels map[int64]string) error {
 	}
 	s.pos = -1
 	list, ok := v.([]any)
-	if ok && len(list) == 0 {
-		return nil
-	}
-	if !ok || !isMap(list[0]) {
+	if s.list = ok && (len(list) == 0 || isMap(list[0])); !s.list {
 		return s.cborReading(v, 0, labels)
 	}
 	for _, v := range list {

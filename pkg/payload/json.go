@@ -66,11 +66,13 @@ func (s *state) jsonTop() error {
 	if s.peek() != '{' {
 		if s.peek() == ']' {
 			s.pos++
+			s.list = true
 			return nil
 		}
 		s.pos = open
 		return s.jsonReading(0)
 	}
+	s.list = true
 	for {
 		if s.peek() != '{' {
 			return s.fail(s.pos, "an array of readings must hold objects only")

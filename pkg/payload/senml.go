@@ -51,7 +51,7 @@ func (d *senmlDecoder) Decode(b []byte, emit func(*Reading) error) error {
 	isJSON := len(b) == 0
 	for i := 0; i < len(b) && !isJSON; i++ {
 		if c := b[i]; c != ' ' && c != '\t' && c != '\n' && c != '\r' {
-			isJSON = c == '[' && i >= 0
+			isJSON = c == '['
 			break
 		}
 	}
@@ -63,6 +63,9 @@ func (d *senmlDecoder) Decode(b []byte, emit func(*Reading) error) error {
 	}
 	if err != nil {
 		return err
+	}
+	if !raw.list {
+		return d.fail(-1, "a pack is an array of records")
 	}
 	s := d.get()
 	defer d.put(s)
