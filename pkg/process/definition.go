@@ -87,7 +87,8 @@ type Definition struct {
 	Idle time.Duration
 
 	// MaxKeys and MaxOpen bound the keys and the open windows of a task, and
-	// MaxClosed the closed windows that it keeps for amending. Beyond MaxKeys
+	// MaxClosed the closed windows that it keeps for amending; a window counts
+	// once per device (input key) in it. Beyond MaxKeys
 	// or MaxOpen the key least recently heard of has its windows closed at
 	// once; beyond MaxClosed the windows closed first are forgotten, so that
 	// their late records go to the late topic. Defaults 50,000, 100,000 and

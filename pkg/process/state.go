@@ -125,7 +125,8 @@ func (w *windows) load(b []byte) error {
 			if in.err != nil || len(in.b) != 0 || len(win.parts) == 0 || win.index <= last {
 				r.fail("bad open window")
 			}
-			last = win.index
+			last, win.devices = win.index, len(win.parts)
+			w.open += win.devices
 			k.open = append(k.open, win)
 		}
 		last = math.MinInt64
@@ -136,7 +137,8 @@ func (w *windows) load(b []byte) error {
 			if in.err != nil || len(in.b) != 0 || len(parts) == 0 || win.index <= last {
 				r.fail("bad closed window")
 			}
-			last = win.index
+			last, win.devices = win.index, len(parts)
+			w.kept += win.devices
 			k.closed = append(k.closed, win)
 			w.queue.push(closedRef{k, win.index, win.turn})
 		}
@@ -148,8 +150,6 @@ func (w *windows) load(b []byte) error {
 		}
 		w.keys[k.id] = k
 		w.link(k)
-		w.open += len(k.open)
-		w.kept += len(k.closed)
 	}
 	if r.err == nil && len(r.b) != 0 {
 		r.fail("bytes left over")

@@ -24,8 +24,8 @@ type windows struct {
 	keys  map[string]*key
 	head  *key // least recently heard of
 	tail  *key
-	open  int // open windows of all keys
-	kept  int // closed windows that can still be amended
+	open  int // open windows of all keys, one per device in them
+	kept  int // closed windows that can still be amended, one per device
 	turn  uint64
 	queue closedQueue
 
@@ -72,6 +72,8 @@ type window struct {
 	turn  uint64
 	parts []part // by device
 	state []byte // of closed windows, instead of parts
+
+	devices int // parts
 }
 
 // part is what one device, an input key, gave to a window. Parts are folded
@@ -128,7 +130,7 @@ func (w *windows) add(s *sample) bool {
 		k = w.newKey(s)
 	}
 	if win, ok := find(k.open, index); ok {
-		w.feed(win, s)
+		w.open += w.feed(win, s)
 	} else if win, ok := find(k.closed, index); ok {
 		w.amend(k, win, s)
 	} else if k.wasIssued(index) {
@@ -136,9 +138,8 @@ func (w *windows) add(s *sample) bool {
 		return false
 	} else {
 		win := &window{index: index, rev: -1}
-		w.feed(win, s)
+		w.open += w.feed(win, s)
 		k.open = insert(k.open, win)
-		w.open++
 	}
 	if s.time > k.clock {
 		k.clock = s.time
@@ -150,9 +151,8 @@ func (w *windows) add(s *sample) bool {
 }
 
 // tick closes windows whose end + grace lies at or before wall and whose key
-// was last heard of before offset idle: at most limit windows, in the order of
-// keys and starts. more says that there are others.
-func (w *windows) tick(wall, idle int64, limit int) (more bool) {
+// was last heard of before offset idle, in the order of keys and starts.
+func (w *windows) tick(wall, idle int64) {
 	last := w.due(wall)
 	w.scratch = w.scratch[:0]
 	for _, k := range w.keys {
@@ -169,16 +169,11 @@ func (w *windows) tick(wall, idle int64, limit int) (more bool) {
 	defer clear(w.scratch)
 	for _, k := range w.scratch {
 		for len(k.open) > 0 && k.open[0].index <= last {
-			if limit == 0 {
-				return true
-			}
-			limit--
 			w.finish(k, 0)
 		}
 		w.expire(k)
 		w.makeRoom()
 	}
-	return false
 }
 
 // idle says whether a tick would do anything.
@@ -251,8 +246,8 @@ const (
 	overflow   = "\xff"
 )
 
-// feed adds s to the part of its device.
-func (w *windows) feed(win *window, s *sample) {
+// feed adds s to the part of its device and says how many parts it made.
+func (w *windows) feed(win *window, s *sample) (made int) {
 	i, ok := win.part(s.device)
 	if !ok && len(win.parts) >= maxDevices {
 		s.device = overflow
@@ -260,12 +255,15 @@ func (w *windows) feed(win *window, s *sample) {
 	}
 	if !ok {
 		win.parts = slices.Insert(win.parts, i, part{device: s.device, aggs: w.newAggs()})
+		win.devices++
+		made = 1
 	}
 	for j, v := range s.values {
 		if v.present {
 			win.parts[i].aggs[j].Add(agg.Sample{Time: s.time, Offset: s.offset, Number: v.number})
 		}
 	}
+	return made
 }
 
 // part is the place of a device's part.
@@ -285,7 +283,7 @@ func (w *windows) newAggs() []agg.Aggregate {
 // amend adds s to a closed window and issues it again.
 func (w *windows) amend(k *key, win *window, s *sample) {
 	w.thaw(win)
-	w.feed(win, s)
+	w.kept += w.feed(win, s)
 	win.rev++
 	w.counts.Amends++
 	w.issue(k, win, "amend")
@@ -304,7 +302,7 @@ func (w *windows) close(k *key) {
 func (w *windows) finish(k *key, i int) {
 	win := k.open[i]
 	k.open = slices.Delete(k.open, i, i+1)
-	w.open--
+	w.open -= win.devices
 	win.rev = 0
 	w.counts.Finals++
 	w.issue(k, win, "final")
@@ -314,7 +312,7 @@ func (w *windows) finish(k *key, i int) {
 		win.turn = w.turn
 		w.freeze(win)
 		k.closed = insert(k.closed, win)
-		w.kept++
+		w.kept += win.devices
 		w.queue.push(closedRef{k, win.index, win.turn})
 	}
 }
@@ -329,12 +327,10 @@ func (w *windows) amendable(k *key, index int64) bool {
 func (w *windows) expire(k *key) {
 	n := 0
 	for n < len(k.closed) && !w.amendable(k, k.closed[n].index) {
+		w.kept -= k.closed[n].devices
 		n++
 	}
-	if n > 0 {
-		k.closed = slices.Delete(k.closed, 0, n)
-		w.kept -= n
-	}
+	k.closed = slices.Delete(k.closed, 0, n)
 	k.forgetBefore((k.clock - w.spec.history) / w.spec.size)
 }
 
@@ -343,7 +339,9 @@ func (w *windows) makeRoom() {
 	for len(w.keys) > w.spec.MaxKeys {
 		old := w.head
 		w.force(old)
-		w.kept -= len(old.closed)
+		for _, win := range old.closed {
+			w.kept -= win.devices
+		}
 		w.unlink(old)
 		delete(w.keys, old.id)
 		old.closed = nil
@@ -355,8 +353,8 @@ func (w *windows) makeRoom() {
 	for w.kept > w.spec.MaxClosed {
 		ref := w.queue.pop()
 		if i, ok := ref.find(); ok {
+			w.kept -= ref.key.closed[i].devices
 			ref.key.closed = slices.Delete(ref.key.closed, i, i+1)
-			w.kept--
 			w.counts.Dropped++
 		}
 	}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	define window=10s grace=2s by=device where="t<200" n=count() m=mean(t)
 //	at 12s key=a t=3 @device=a    a record: time, key, JSON fields, @headers
 //	raw 12s key=a [{"t":1}]       a record with that payload
-//	tick 30s [before=5] [limit=1] the wall clock closes idle keys
+//	tick 30s [before=5]           the wall clock closes idle keys
 //	reload                        the state goes through its bytes
 //	stats                         counters that are not 0
 //
@@ -179,26 +179,22 @@ func (s *script) command(line string) {
 			}
 		}
 	case "tick":
-		before, limit := s.offset, 1000
+		before := s.offset
 		for _, w := range f[2:] {
 			k, v, _ := strings.Cut(w, "=")
 			n, err := strconv.Atoi(v)
 			if err != nil {
 				t.Fatal(line)
 			}
-			switch k {
-			case "before":
-				before = int64(n)
-			case "limit":
-				limit = n
+			if k != "before" {
+				t.Fatal(line)
 			}
+			before = int64(n)
 		}
 		wall := s.duration(f[1])
 		would := s.w.idle(wall, before)
 		n := len(s.out)
-		if s.w.tick(wall, before, limit) {
-			s.out = append(s.out, "more")
-		}
+		s.w.tick(wall, before)
 		if would != (len(s.out) > n) {
 			t.Errorf("%s: idle said %v, %d results", line, would, len(s.out)-n)
 		}
