@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"edgehub/pkg/kafka/kafkatest"
+	"edgehub/pkg/log"
 	"edgehub/pkg/log/record"
 )
 
@@ -34,6 +35,22 @@ func timeout(t testing.TB, d time.Duration) context.Context {
 // stores are what the client tests run over.
 func stores(t *testing.T, f func(t *testing.T, st Store)) {
 	t.Run("memory", func(t *testing.T) { f(t, kafkatest.New()) })
+	t.Run("log", func(t *testing.T) { f(t, NewEdgeStore(openLog(t, t.TempDir()), kafkatest.ClusterID, nil)) })
+}
+
+// openLog opens a hub's log that the test closes.
+func openLog(t testing.TB, dir string) *log.Log {
+	t.Helper()
+	l, err := log.Open(log.Options{Dir: dir, JournalBytes: 32 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
 }
 
 func TestFranzProduceConsume(t *testing.T) {
