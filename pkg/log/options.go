@@ -39,7 +39,7 @@ type Options struct {
 	// the flusher beyond it.
 	HeadBytes int64
 	// PendingBytes bounds what is appended but not yet committed; default
-	// 4 MB, at most 1/4 of a journal slot times two. Append waits beyond it.
+	// 4 MB, at most half a journal slot. Append waits beyond it.
 	PendingBytes int64
 	// Logger gets what an operator should know; nil: nothing is logged.
 	Logger *slog.Logger

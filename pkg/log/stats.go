@@ -1,13 +1,17 @@
 package log
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"edgehub/pkg/log/record"
 )
 
-// CommitBuckets are the upper bounds of Stats.CommitLatency, ascending.
+// commitBuckets are the upper bounds of Stats.CommitLatency, ascending.
 var commitBuckets = [...]time.Duration{
 	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
 	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
@@ -146,3 +150,97 @@ type VerifyReport struct {
 
 // OK says that nothing is damaged.
 func (r *VerifyReport) OK() bool { return len(r.Damages) == 0 }
+
+// counters are what a log counts as it goes.
+type counters struct {
+	commits, committedRecords, committedBytes atomic.Uint64
+	duplicates, segmentWritten                atomic.Uint64
+	flushes, segmentSyncs, seals, flushErrors atomic.Uint64
+	segmentsRetired, bytesFreed               atomic.Uint64
+
+	mu      sync.Mutex // guards the rest
+	latency [len(commitBuckets) + 1]uint64
+	sum     time.Duration
+	damages []Damage // found since Open, at most maxDamages
+	ranges  int
+	lost    uint64
+}
+
+// maxDamages bounds the damages that are kept for reports.
+const maxDamages = 1000
+
+func (c *counters) commit(d time.Duration) {
+	c.commits.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sum += d
+	for i, b := range commitBuckets {
+		if d <= b {
+			c.latency[i]++
+			return
+		}
+	}
+	c.latency[len(commitBuckets)]++
+}
+
+func (c *counters) retired(size int64) {
+	c.segmentsRetired.Add(1)
+	c.bytesFreed.Add(uint64(size))
+}
+
+func (c *counters) quarantined(d Damage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ranges++
+	c.lost += uint64(d.Lost())
+	if len(c.damages) < maxDamages {
+		c.damages = append(c.damages, d)
+	}
+}
+
+// Stats is a snapshot. Its parts are not of one moment.
+func (l *Log) Stats() Stats {
+	c := &l.stat
+	free, slots := l.j.free()
+	s := Stats{
+		Epoch: l.epoch, Failed: l.isFailed(),
+		Commits: c.commits.Load(), CommittedRecords: c.committedRecords.Load(), CommittedBytes: c.committedBytes.Load(),
+		Duplicates:   c.duplicates.Load(),
+		PendingBytes: l.pending.Load(), PendingLimit: l.pendLimit,
+		HeadBytes: l.headBytes.Load(), HeadLimit: l.opt.HeadBytes,
+		JournalBytes: int64(slots) * l.j.slotBytes, JournalSlots: slots, JournalSlotsFree: free,
+		JournalWritten: l.j.written.Load(), SegmentWritten: c.segmentWritten.Load(),
+		Flushes: c.flushes.Load(), SegmentSyncs: c.segmentSyncs.Load(), Seals: c.seals.Load(),
+		SegmentsRetired: c.segmentsRetired.Load(), SegmentBytesFreed: c.bytesFreed.Load(),
+		FlushErrors: c.flushErrors.Load(), OpenSegments: int(l.cache.open.Load()),
+		Groups: len(l.Groups()), Recovery: l.report,
+	}
+	c.mu.Lock()
+	s.CommitLatency = Histogram{Bounds: slices.Clone(commitBuckets[:]), Counts: slices.Clone(c.latency[:]), Sum: c.sum}
+	s.QuarantinedRanges, s.QuarantinedRecords = c.ranges, c.lost
+	c.mu.Unlock()
+	for _, p := range l.partitions() {
+		p.mu.Lock()
+		ps := PartitionStats{
+			Topic: p.topic.name, Partition: p.index, LogStart: p.start, HighWatermark: p.hw,
+			Segments: len(p.segs), HeadBytes: p.headBytes, Producers: len(p.pids),
+		}
+		for _, sg := range p.segs {
+			ps.Bytes += sg.size
+		}
+		p.mu.Unlock()
+		s.Partitions = append(s.Partitions, ps)
+	}
+	slices.SortFunc(s.Partitions, func(a, b PartitionStats) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return s
+}
+
+// Damages are the ranges that have been found lost since Open, and by it, at
+// most 1000.
+func (l *Log) Damages() []Damage {
+	l.stat.mu.Lock()
+	defer l.stat.mu.Unlock()
+	return slices.Clone(l.stat.damages)
+}
