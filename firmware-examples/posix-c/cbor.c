@@ -1,5 +1,6 @@
 #include "cbor.h"
 
+#include <float.h>
 #include <string.h>
 
 enum { MAJOR_UINT = 0, MAJOR_NINT = 1, MAJOR_TEXT = 3, MAJOR_ARRAY = 4, MAJOR_MAP = 5, MAJOR_SIMPLE = 7 };
@@ -110,7 +111,7 @@ void cbor_bool(struct cbor *c, int v)
 
 void cbor_double(struct cbor *c, double v)
 {
-	float f = (float)v;
+	float f = v >= -FLT_MAX && v <= FLT_MAX ? (float)v : 0.0f;
 	uint32_t b4;
 	uint64_t b8;
 	size_t i;

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"edgehub/pkg/log"
+	"edgehub/pkg/log/record"
 	"edgehub/pkg/route"
 )
 
@@ -39,8 +40,9 @@ func TestDevicePublishesAreStoredInOrder(t *testing.T) {
 			}
 		}
 	}
+	waitStats(t, b, "end of the acks", func(s Stats) bool { return s.AcksSent == n })
 	s := b.Stats()
-	if s.AcksSent != n || s.Stored != n || s.Publishes[1] != n || s.HeldAcks != 0 {
+	if s.Stored != n || s.Publishes[1] != n || s.HeldAcks != 0 {
 		t.Errorf("stats: %+v", s)
 	}
 	if s.AckWrites > n/2 {
@@ -58,4 +60,46 @@ func TestListenInUseNamesTheAddress(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), ln.Addr().String()) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("error %v does not name the address and what is wrong", err)
 	}
+}
+
+func TestMissingTopicIsCreated(t *testing.T) {
+	l := openLog(t, log.Options{JournalBytes: 64 << 20})
+	b, err := Listen(Options{Log: l, Listen: "127.0.0.1:0", AllowAnonymous: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	publish := func() {
+		t.Helper()
+		d := dialDevice(t, b, DeviceOptions{ClientID: "d"})
+		wait(t, d.Publish("a", nil, 1))
+	}
+	publish()
+	info, err := l.Topic(route.DefaultTopic)
+	if err != nil || info.Config != record.DefaultTopicConfig() {
+		t.Errorf("topic %+v, %v", info, err)
+	}
+	// Deleted while the broker knows it, it is made anew.
+	if err := l.DeleteTopic(route.DefaultTopic); err != nil {
+		t.Fatal(err)
+	}
+	publish()
+	if got := len(stored(t, l, route.DefaultTopic)); got != 1 {
+		t.Errorf("%d records, want 1", got)
+	}
+}
+
+func TestAnonymousIsRefusedUnlessAllowed(t *testing.T) {
+	l := openLog(t, log.Options{JournalBytes: 64 << 20})
+	b, err := Listen(Options{Log: l, Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	w := dialWire(t, b)
+	w.send(connectPacket("c", 4, true))
+	if p := w.read(); p[0] != typeConnack<<4 || p[3] == 0 {
+		t.Errorf("got % x, want a CONNACK that refuses", p)
+	}
+	w.ended()
 }

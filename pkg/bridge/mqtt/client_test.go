@@ -163,7 +163,7 @@ func connectV5(t *testing.T, b *Broker, id string) *paho5.Client {
 
 func TestV5ClientHearsOfARefusal(t *testing.T) {
 	l := openLog(t, log.Options{})
-	createTopic(t, l, route.DefaultTopic, 1000)
+	createTopic(t, l, route.DefaultTopic, 1024)
 	b := startBroker(t, Options{Log: l})
 	c := connectV5(t, b, "refused")
 	for _, qos := range []byte{1, 2} {
@@ -185,7 +185,7 @@ func TestMosquittoClients(t *testing.T) {
 		topic := "mosquitto/" + version
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		const n = 200
+		const n = 100 // less than the engine queues for a subscriber: beyond, it drops
 		args := []string{"-h", host, "-p", port, "-V", version, "-q", "1", "-t", topic, "-C", fmt.Sprint(n)}
 		if version == "mqttv5" { // the engine mixes up the order once a receive maximum (20 here) is reached
 			args = append(args, "-D", "connect", "receive-maximum", "65535")

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -45,6 +46,16 @@ func startBroker(t testing.TB, o Options) *Broker {
 		o.Listen = "127.0.0.1:0"
 	}
 	o.AllowAnonymous = true
+	if o.EnsureTopic == nil { // a small journal takes no large messages
+		o.EnsureTopic = func(name string) error {
+			c := record.DefaultTopicConfig()
+			c.MaxMessageBytes = 256 << 10
+			if _, err := o.Log.CreateTopic(name, c); !errors.Is(err, record.ErrTopicExists) {
+				return err
+			}
+			return nil
+		}
+	}
 	b, err := Listen(o)
 	if err != nil {
 		t.Fatal(err)

@@ -198,7 +198,7 @@ func TestUnknownAliasEndsTheConnection(t *testing.T) {
 }
 
 func TestRefusedByTopicSize(t *testing.T) {
-	small := func(l *log.Log) { createTopic(t, l, route.DefaultTopic, 1000) }
+	small := func(l *log.Log) { createTopic(t, l, route.DefaultTopic, 1024) }
 	t.Run("v5 by ack, in its turn", func(t *testing.T) {
 		l := openLog(t, log.Options{})
 		small(l)
