@@ -87,7 +87,8 @@ const (
 	refreshEvery = 250 * time.Millisecond
 	healthEvery  = 2 * time.Second
 	listenWait   = 5 * time.Second // for the listener, in Start
-	stopWait     = 8 * time.Second // for the server, in Close
+	drainWait    = 2 * time.Second // for what is queued, in Close
+	stopWait     = 7 * time.Second // for the server, in Close
 )
 
 // Core is a core node. Its methods are safe for concurrent use; those of
@@ -117,13 +118,15 @@ type Core struct {
 	pokes      chan struct{}
 	nodeID     atomic.Int32
 	cluster    atomic.Pointer[string]
+	laneBytes  atomic.Int64 // of lanes' messages in work
 	closing    atomic.Bool
 	closeOnce  sync.Once
 
 	mu     sync.Mutex
 	joined bool // nothing is spawned any more
 	topics map[string]*topic
-	state  error // why the node does not serve, nil if it does
+	known  []int32 // ids of all nodes there ever were, ascending
+	state  error   // why the node does not serve, nil if it does
 
 	ids struct { // producer ids in hand
 		sync.Mutex
@@ -474,13 +477,9 @@ func (c *Core) clusterID() string {
 }
 
 func (c *Core) nodeIDs() []int32 {
-	var out []int32
-	for id := int32(1); len(out) < len(c.nodeEntries()); id++ {
-		if c.nodeEntries()[id].Name != "" {
-			out = append(out, id)
-		}
-	}
-	return out
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]int32(nil), c.known...)
 }
 
 // Ready is nil when the node serves: JetStream works, the cluster has a
@@ -526,9 +525,18 @@ func (c *Core) ClientAddr() string {
 // about 10 s. The other nodes take over within a fraction of a second.
 func (c *Core) Close() error {
 	c.closeOnce.Do(func() {
-		c.speak(true)
+		if c.cluster.Load() != nil {
+			c.speak(true)
+		}
 		var led []string
-		for _, p := range c.partitions() {
+		drain, cancel := context.WithTimeout(c.ctx, drainWait)
+		defer cancel()
+		parts := c.partitions()
+		for _, p := range parts {
+			p.refuse()
+		}
+		for _, p := range parts {
+			p.drain(drain)
 			if c.leads(p.stream) {
 				led = append(led, p.stream)
 			}

@@ -101,7 +101,9 @@ func (s *state) keyframeOf(epoch int32, now int64) *frame {
 		Base: s.next, Epoch: epoch, Prev: s.seq, Keyframe: s.seq + 1,
 		MaxTime: s.maxTime, Time: max(now, s.time), Bytes: s.bytes,
 	}}
+	limit := spanLimit(len(s.sources))
 	for k, src := range s.sources {
+		src.trim(limit)
 		f.Marks = append(f.Marks, sourceSpans{Source: k, Spans: src.spans})
 	}
 	sort.Slice(f.Marks, func(i, j int) bool { return sourceLess(&f.Marks[i].Source, &f.Marks[j].Source) })

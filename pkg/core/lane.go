@@ -133,7 +133,14 @@ func (c *Core) onLane(p *partition, m *nats.Msg) {
 	} else {
 		source = r.append.Source
 	}
+	// Uplinks that keep to their windows never meet this bound.
+	if c.laneBytes.Add(int64(r.size)) > 2*c.opt.WindowBytes {
+		c.laneBytes.Add(-int64(r.size))
+		answer(forward.Reply{Code: forward.CodeBusy, Message: "the node has too much in flight"})
+		return
+	}
 	r.done = func(o outcome) {
+		c.laneBytes.Add(-int64(r.size))
 		rep := o.reply
 		switch {
 		case o.err != nil:
@@ -153,6 +160,7 @@ func (c *Core) onLane(p *partition, m *nats.Msg) {
 		answer(rep)
 	}
 	if err := p.enqueue(context.Background(), r, false); err != nil {
+		c.laneBytes.Add(-int64(r.size))
 		code := forward.CodeNoLeader
 		if errors.Is(err, record.ErrUnavailable) {
 			code = forward.CodeBusy
@@ -182,7 +190,7 @@ func laneRequest(site string, p *partition, data []byte) (*request, error) {
 		if o.Source.Site != site {
 			return nil, fmt.Errorf("site %q spoke as %q", site, o.Source.Site)
 		}
-		return &request{kind: openRequest, open: &o}, nil
+		return &request{kind: openRequest, open: &o, size: len(data)}, nil
 	case forward.KindAppend:
 		var a forward.Append
 		rest, err := forward.Decode(data, kind, &a)
@@ -192,7 +200,7 @@ func laneRequest(site string, p *partition, data []byte) (*request, error) {
 		if a.Source.Site != site {
 			return nil, fmt.Errorf("site %q spoke as %q", site, a.Source.Site)
 		}
-		r := &request{kind: appendRequest, append: &a, size: len(rest)}
+		r := &request{kind: appendRequest, append: &a, size: len(data)}
 		if r.batches, r.heads, err = checkBatches(&a, rest); err != nil {
 			return nil, err
 		}

@@ -360,29 +360,27 @@ func (l *leader) resolve(ctx context.Context, cause error) (found bool, err erro
 		return false, err
 	}
 	if info.State.LastSeq < l.st.seq {
+		l.log.Error("the stream has lost frames that were acked", "last", info.State.LastSeq, "acked", l.st.seq)
 		return false, fmt.Errorf("stream of %s ends at sequence %d, %d was acked", l.p, info.State.LastSeq, l.st.seq)
 	}
 	for l.st.seq < info.State.LastSeq {
-		got, err := l.c.js.run(ctx, l.p.stream, l.st.seq+1, info.State.LastSeq, 4<<20)
+		got, err := l.c.load(ctx, l.p, l.st.seq+1, info.State.LastSeq, 4<<20)
 		if err != nil {
-			return found, l.hole(err)
+			return found, l.hole(ctx, l.st.seq+1, err)
 		}
-		for _, m := range got {
-			f, err := decodeFrame(m.header, m.data)
-			if err != nil {
-				return found, fmt.Errorf("sequence %d: %w", m.seq, err)
-			}
-			void, err := l.st.apply(m.seq, f)
+		for _, f := range got {
+			seq := l.st.seq + 1
+			void, err := l.st.apply(seq, f)
 			if err != nil {
 				return found, err
 			}
 			if void {
 				continue
 			}
-			l.entered(m.seq, f)
+			l.entered(seq, f)
 			if f.Writer != l.writer {
 				l.attempts = nil
-				return found, fmt.Errorf("%w: sequence %d of %s is of epoch %d", errConflict, m.seq, l.p, f.Epoch)
+				return found, fmt.Errorf("%w: sequence %d of %s is of epoch %d", errConflict, seq, l.p, f.Epoch)
 			}
 			found = true
 			for _, d := range l.attempts {
@@ -396,13 +394,20 @@ func (l *leader) resolve(ctx context.Context, cause error) (found bool, err erro
 	return found, nil
 }
 
-// hole turns a message that the stream's leader lacks, between its first and
-// last, into sickness.
-func (l *leader) hole(err error) error {
-	if errors.Is(err, errNoMessage) {
-		return fmt.Errorf("%w: %w", errChain, err)
+// hole turns a message at seq that the stream's leader lacks, between its
+// first and last, into sickness. One that has just been purged is none.
+func (l *leader) hole(ctx context.Context, seq uint64, err error) error {
+	if !errors.Is(err, errNoMessage) {
+		return err
 	}
-	return err
+	info, ierr := l.c.js.info(ctx, l.p.stream)
+	if ierr != nil {
+		return ierr
+	}
+	if seq < info.State.FirstSeq || seq > info.State.LastSeq {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errChain, err)
 }
 
 // fold reads the stream's last keyframe and what came behind it.
@@ -427,27 +432,23 @@ func (l *leader) fold(ctx context.Context) error {
 	}
 	key, err := l.lastKeyframe(ctx, first, last)
 	if err != nil {
-		return l.hole(err)
+		return err
 	}
 	l.st = st
 	for seq := key; seq <= last; {
-		got, err := l.c.js.run(ctx, l.p.stream, seq, last, 8<<20)
+		got, err := l.c.load(ctx, l.p, seq, last, 8<<20)
 		if err != nil {
-			return l.hole(err)
+			return l.hole(ctx, seq, err)
 		}
-		for _, m := range got {
-			f, err := decodeFrame(m.header, m.data)
-			if err != nil {
-				return fmt.Errorf("sequence %d: %w", m.seq, err)
-			}
-			void, err := st.apply(m.seq, f)
+		for _, f := range got {
+			void, err := st.apply(seq, f)
 			if err != nil {
 				return err
 			}
 			if !void {
-				l.entered(m.seq, f)
+				l.entered(seq, f)
 			}
-			seq = m.seq + 1
+			seq++
 		}
 	}
 	return l.findStart(ctx, first)
@@ -459,7 +460,7 @@ func (l *leader) lastKeyframe(ctx context.Context, first, last uint64) (uint64, 
 	for seq := last; seq >= first; seq-- {
 		m, err := l.c.js.get(ctx, l.p.stream, seq, "")
 		if err != nil {
-			return 0, err
+			return 0, l.hole(ctx, seq, err)
 		}
 		h, err := parseFrameHeader(m.header)
 		if err != nil {
@@ -479,14 +480,11 @@ func (l *leader) lastKeyframe(ctx context.Context, first, last uint64) (uint64, 
 // findStart finds the first live frame: its base is the log start.
 func (l *leader) findStart(ctx context.Context, first uint64) error {
 	for seq := first; ; seq++ {
-		m, err := l.c.js.run(ctx, l.p.stream, seq, seq, 1)
+		got, err := l.c.load(ctx, l.p, seq, seq, 1)
 		if err != nil {
-			return l.hole(err)
+			return l.hole(ctx, seq, err)
 		}
-		f, err := decodeFrame(m[0].header, m[0].data)
-		if err != nil {
-			return fmt.Errorf("sequence %d: %w", seq, err)
-		}
+		f := got[0]
 		if f.Prev+1 != seq {
 			continue
 		}

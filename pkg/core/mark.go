@@ -10,7 +10,7 @@ import (
 
 // maxSources bounds the sources of a partition: their table must fit a
 // keyframe.
-const maxSources = 16_384
+const maxSources = 8192
 
 // source is what a partition durably holds of one edge partition: a span per
 // epoch, in the order of last use. Spans are never cut back: an edge that
@@ -61,6 +61,11 @@ func (s *source) advance(sp span, limit int) {
 		break
 	}
 	s.spans = append(s.spans, sp)
+	s.trim(limit)
+}
+
+// trim keeps the limit spans used last.
+func (s *source) trim(limit int) {
 	if n := len(s.spans) - limit; n > 0 {
 		s.spans = append(s.spans[:0], s.spans[n:]...)
 	}
@@ -69,7 +74,7 @@ func (s *source) advance(sp span, limit int) {
 // spanLimit is how many spans a source keeps where a partition has n of
 // them, so that a keyframe's table stays below its limit.
 func spanLimit(n int) int {
-	return min(max(65_536/max(n, 1), 16), forward.MaxEpochs)
+	return min(max(65_536/max(n, 1), 8), forward.MaxEpochs)
 }
 
 // lane is an open lane: the epochs of the source as its Open told them, and

@@ -180,7 +180,7 @@ func TestSourceAdvance(t *testing.T) {
 	if got := position((*source)(nil).mark()); got != "none" {
 		t.Errorf("mark of nothing %s", got)
 	}
-	if spanLimit(1) != forward.MaxEpochs || spanLimit(1000) != 65 || spanLimit(maxSources) != 16 {
+	if spanLimit(1) != forward.MaxEpochs || spanLimit(1000) != 65 || spanLimit(maxSources) != 8 {
 		t.Errorf("limits %d %d %d", spanLimit(1), spanLimit(1000), spanLimit(maxSources))
 	}
 }

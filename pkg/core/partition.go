@@ -47,7 +47,6 @@ type partition struct {
 	watchID   int
 	sick      error // quarantine (C4)
 	stop      context.CancelFunc
-	done      chan struct{}
 	nextStart int64 // unix ms before which no leader is started again
 }
 
@@ -188,6 +187,30 @@ func (p *partition) trim(first indexEntry, bytesBefore int64) {
 	p.insert(first)
 	p.firstSeq, p.logStart, p.bytesAt = first.seq, first.base, bytesBefore
 	p.wakeWatchers()
+}
+
+// refuse accepts nothing more; what is queued is still stored.
+func (p *partition) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.serving = false
+}
+
+// drain waits until the queue is answered.
+func (p *partition) drain(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		n, room := len(p.queue), p.room
+		p.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-room:
+		}
+	}
 }
 
 // watch makes wake be sent to whenever high watermark, log start or

@@ -137,19 +137,43 @@ func (c *Core) frames(ctx context.Context, p *partition, seq, last uint64, maxBy
 	if len(out) > 0 {
 		return out, nil
 	}
+	got, err := c.load(ctx, p, seq, last, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range got {
+		at := seq + uint64(i)
+		if f.Prev+1 != at {
+			f = nil // void (C1)
+		} else {
+			p.note(at, &f.frameHeader)
+			c.cache.put(p.stream, at, f)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// load reads and verifies frames from seq on, void ones included. Any replica
+// may answer; what it has damaged or lacks is asked of the leader, and only
+// if that is no better it is an error: errFrame, errNoMessage.
+func (c *Core) load(ctx context.Context, p *partition, seq, last uint64, maxBytes int) ([]*frame, error) {
 	got, err := c.js.run(ctx, p.stream, seq, last, maxBytes)
 	if err != nil {
 		return nil, err
 	}
+	out := make([]*frame, 0, len(got))
 	for _, m := range got {
 		f, err := decodeFrame(m.header, m.data)
 		if err != nil {
-			return nil, fmt.Errorf("sequence %d: %w", m.seq, err)
-		}
-		if f.Prev+1 != m.seq {
-			f = nil // void (C1)
-		} else {
-			p.note(m.seq, &f.frameHeader)
+			c.stats.damaged.Add(1)
+			c.log.Error("a replica answered with a damaged frame, asking the leader", "partition", p.String(), "sequence", m.seq, "error", err)
+			if m, err = c.js.get(ctx, p.stream, m.seq, ""); err != nil {
+				return nil, err
+			}
+			if f, err = decodeFrame(m.header, m.data); err != nil {
+				return nil, fmt.Errorf("sequence %d: %w", m.seq, err)
+			}
 		}
 		out = append(out, f)
 	}

@@ -3,7 +3,6 @@ package core
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -169,7 +168,7 @@ func (l *serverLog) Debugf(string, ...any)      {}
 func (l *serverLog) Tracef(string, ...any)      {}
 
 func (l *serverLog) Fatalf(f string, a ...any) {
-	err := errors.New(fmt.Sprintf(f, a...))
+	err := fmt.Errorf(f, a...)
 	l.fatal.CompareAndSwap(nil, &err)
 	l.log.Error("embedded server cannot work", "error", err)
 }

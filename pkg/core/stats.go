@@ -11,6 +11,7 @@ type counters struct {
 	ackNanos                   atomic.Int64
 	conflicts, voids, retries  atomic.Int64
 	elections, quarantines     atomic.Int64
+	damaged                    atomic.Int64
 	forwarded, mismatches      atomic.Int64
 	refused                    atomic.Int64
 	produced                   atomic.Int64
@@ -46,6 +47,7 @@ type Stats struct {
 	Retries       int64
 	Elections     int64 // partitions taken over
 	Quarantines   int64
+	Damaged       int64 // frames that one replica had damaged and the leader had whole, or not
 	Produced      int64 // batches of Kafka producers
 	Forwarded     int64 // batches of uplinks
 	Mismatches    int64 // appends that did not continue their mark
@@ -76,7 +78,7 @@ func (c *Core) Stats() Stats {
 		Ready: c.Ready() == nil, Node: c.nodeID.Load(),
 		Frames: s.frames.Load(), FrameBytes: s.frameBytes.Load(), AckSeconds: time.Duration(s.ackNanos.Load()).Seconds(),
 		Conflicts: s.conflicts.Load(), Voids: s.voids.Load(), Retries: s.retries.Load(),
-		Elections: s.elections.Load(), Quarantines: s.quarantines.Load(),
+		Elections: s.elections.Load(), Quarantines: s.quarantines.Load(), Damaged: s.damaged.Load(),
 		Produced: s.produced.Load(), Forwarded: s.forwarded.Load(), Mismatches: s.mismatches.Load(),
 		Refused: s.refused.Load(), Retained: s.retained.Load(),
 		LedgerLines: s.ledgerLines.Load(), LedgerRecords: s.ledgerRecords.Load(), Compacted: s.compacted.Load(),

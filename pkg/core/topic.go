@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -55,8 +56,14 @@ func (c *Core) syncTopics() {
 		}
 		known[m.Name] = found{m, e.rev}
 	})
+	ids := make([]int32, 0, 8)
+	for id := range c.nodeEntries() {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
 	var gone []*partition
 	c.mu.Lock()
+	c.known = ids
 	for name, t := range c.topics {
 		if k, ok := known[name]; !ok || k.meta.ID != t.meta.ID {
 			gone = append(gone, t.parts...)
