@@ -8,6 +8,8 @@ import (
 	"io"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"edgehub/pkg/kafka/kafkatest"
 	"edgehub/pkg/log/record"
 )
@@ -102,5 +104,32 @@ func BenchmarkWalk(b *testing.B) {
 		if _, err := sc.walk(12, body); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkEdge is franz-go against a hub's log on disk: every record is
+// durable before it counts.
+func BenchmarkEdge(b *testing.B) {
+	for _, size := range []int{100, 1000} {
+		b.Run(fmt.Sprint("produce/", size), func(b *testing.B) {
+			st := NewEdgeStore(openLog(b, b.TempDir()), "bench", nil)
+			s := start(b, st, nil)
+			mustCreate(b, st, "t", 3)
+			cl := newClient(b, s, kgo.DefaultProduceTopic("t"), kgo.ProducerBatchCompression(kgo.NoCompression()))
+			value := bytes.Repeat([]byte("0123456789"), size/10)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				cl.Produce(b.Context(), &kgo.Record{Value: value}, func(_ *kgo.Record, err error) {
+					if err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			if err := cl.Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+		})
 	}
 }

@@ -3,6 +3,7 @@ package kafka
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -233,14 +234,13 @@ func TestFetchWaits(t *testing.T) {
 	// Records that come while a fetch waits end it once they are enough, and
 	// all of them are in the answer once, in order.
 	done := make(chan struct{})
+	watching := onWatch(st)
 	go func() {
 		defer close(done)
+		<-watching
 		for i := range 30 {
-			for st.Watchers() == 0 && i == 0 {
-				time.Sleep(time.Millisecond)
-			}
 			mustAppend(t, st, "t", int32(i%2), string(rune('a'+i%26)))
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 	}()
 	resp, took := fetch(0, int32(20*len(batch(record.None, "a"))), 10_000)
@@ -280,10 +280,9 @@ func TestFetchWaitEnds(t *testing.T) {
 			s := start(t, st, nil)
 			mustCreate(t, st, "t", 1)
 			tp := record.TopicPartition{Topic: "t"}
+			watching := onWatch(st)
 			go func() {
-				for st.Watchers() == 0 {
-					time.Sleep(time.Millisecond)
-				}
+				<-watching
 				tc.change(st, tp)
 			}()
 			req := fetchRequest("t", 0, 0)

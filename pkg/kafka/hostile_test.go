@@ -249,15 +249,11 @@ func TestTooManyConnections(t *testing.T) {
 	}
 }
 
-// Close ends waiting requests and joins everything; goleak in TestMain sees
-// what it forgets.
-func TestCloseWhileWaiting(t *testing.T) {
-	st := kafkatest.New()
-	s := start(t, st, nil)
-	mustCreate(t, st, "t", 1)
+// onWatch tells when a fetch begins to wait.
+func onWatch(st *kafkatest.Store) <-chan struct{} {
 	watching := make(chan struct{}, 1)
 	st.Fail(func(op string, _ record.TopicPartition) error {
-		if op == "Offsets" && st.Watchers() > 0 {
+		if op == "Watch" {
 			select {
 			case watching <- struct{}{}:
 			default:
@@ -265,6 +261,16 @@ func TestCloseWhileWaiting(t *testing.T) {
 		}
 		return nil
 	})
+	return watching
+}
+
+// Close ends waiting requests and joins everything; goleak in TestMain sees
+// what it forgets.
+func TestCloseWhileWaiting(t *testing.T) {
+	st := kafkatest.New()
+	s := start(t, st, nil)
+	mustCreate(t, st, "t", 1)
+	watching := onWatch(st)
 	c := dial(t, s)
 	req := fetchRequest("t", 0, 0)
 	req.MaxWaitMillis = 50_000

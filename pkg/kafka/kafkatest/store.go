@@ -90,6 +90,8 @@ func (s *Store) fail(ctx context.Context, op string, tp record.TopicPartition) e
 
 // Fail has f asked before each operation, which is named like its method; an
 // error is the operation's answer. f may call the Store. nil: nothing fails.
+// Watch cannot fail and asks once it has begun, which tells a test that a
+// fetch waits.
 func (s *Store) Fail(f func(op string, tp record.TopicPartition) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,6 +319,7 @@ func (s *Store) Watch(tps []record.TopicPartition, wake chan<- struct{}) func() 
 	s.mu.Lock()
 	s.watchers[w] = struct{}{}
 	s.mu.Unlock()
+	s.fail(context.Background(), "Watch", record.TopicPartition{}) // for its side effect
 	return func() {
 		s.mu.Lock()
 		delete(s.watchers, w)
