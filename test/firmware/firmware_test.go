@@ -267,7 +267,7 @@ func TestSurvivesCuts(t *testing.T) {
 func TestValuesFromStandardInput(t *testing.T) {
 	h := startHub(t)
 	values := []string{"0", "-1", "1", "23", "24", "-24", "-25", "255", "256", "65535", "65536", "4294967295", "4294967296",
-		strconv.Itoa(math.MaxInt64), strconv.Itoa(math.MinInt64), "1.5", "-0.25", "0.1", "21.37", "1e+300", "1e-07"}
+		strconv.FormatInt(math.MaxInt64, 10), strconv.FormatInt(math.MinInt64, 10), "1.5", "-0.25", "0.1", "21.37", "1e+300", "1e-07"}
 	published, acked, _, _ := run(t, sanitized(t), h.broker.Addr().String(), "not a number\n"+strings.Join(values, "\n"), "-s", "-w", "0")
 	if published != len(values) || acked != len(values) {
 		t.Errorf("published %d, acked %d, want %d", published, acked, len(values))

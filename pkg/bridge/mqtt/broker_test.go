@@ -21,7 +21,7 @@ func TestDevicePublishesAreStoredInOrder(t *testing.T) {
 	const n = 500
 	var done []<-chan error
 	for i := range n {
-		done = append(done, d.Publish("plant/a/press-3/telemetry", fmt.Appendf(nil, `{"ts":%d,"temperature":%d}`, 1700000000000+i, i), 1))
+		done = append(done, d.Publish("plant/a/press-3/telemetry", fmt.Appendf(nil, `{"ts":%d,"temperature":%d}`, 1700000000000+int64(i), i), 1))
 	}
 	for _, c := range done {
 		wait(t, c)
