@@ -158,10 +158,16 @@ func TestWalkBombs(t *testing.T) {
 					a = x
 				}
 			}
-			begin := time.Now()
-			_, err := a.schema.walk(tc.version, tc.body)
-			if took := time.Since(begin); err != tc.want || took > 10*time.Millisecond {
-				t.Errorf("%v in %v, want %v in no time", err, took, tc.want)
+			best := time.Hour // of several: the machine may be busy
+			for range 5 {
+				begin := time.Now()
+				if _, err := a.schema.walk(tc.version, tc.body); err != tc.want {
+					t.Fatalf("%v, want %v", err, tc.want)
+				}
+				best = min(best, time.Since(begin))
+			}
+			if best > 10*time.Millisecond {
+				t.Errorf("refused after %v", best)
 			}
 			if n := testing.AllocsPerRun(10, func() { a.schema.walk(tc.version, tc.body) }); n != 0 {
 				t.Errorf("%v allocations", n)
