@@ -12,6 +12,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"edgehub/pkg/log/vfs"
 )
@@ -65,7 +66,7 @@ func openBoltMeta(o *Options) (metaStore, error) {
 // isRefusal says that the system refuses, which says nothing about the file.
 func isRefusal(err error) bool {
 	var errno syscall.Errno
-	return errors.Is(err, fs.ErrPermission) || errors.Is(err, bolt.ErrTimeout) || errors.As(err, &errno)
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, bolterrors.ErrTimeout) || errors.As(err, &errno)
 }
 
 // openBolt opens and checks a database. bbolt maps the file and panics, or

@@ -171,8 +171,8 @@ func (f *flusher) unlink(t *topic, seq uint64, done chan<- error) {
 
 // loop is the flusher's goroutine. It ends when the committer has.
 func (f *flusher) loop() {
-	var tick <-chan time.Time
-	if !f.l.opt.noTicker {
+	tick := f.l.opt.ticks
+	if tick == nil {
 		t := time.NewTicker(tickEvery)
 		defer t.Stop()
 		tick = t.C

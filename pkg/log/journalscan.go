@@ -237,6 +237,20 @@ func (js *journalScan) chain(all []foundEntry) {
 	}
 }
 
+// firstOfSlot is the first entry of the slot that the last is in. Entries of the
+// ring's earlier turn lie behind the last.
+func (js *journalScan) firstOfSlot() *foundEntry {
+	first := js.last
+	for i := len(js.entries) - 2; i >= 0; i-- {
+		e := &js.entries[i]
+		if e.slot != first.slot || e.pos >= first.pos {
+			break
+		}
+		first = e
+	}
+	return first
+}
+
 // findTorn looks at the two places where the entry behind the last may have
 // been begun.
 func (js *journalScan) findTorn() error {

@@ -53,17 +53,16 @@ func openValue(key string, b []byte) ([]byte, error) {
 
 // metaState is metadata, decoded.
 type metaState struct {
-	id, secret    [16]byte
-	hasID         bool
-	hasSecret     bool
-	nextProducer  int64
-	hasProducer   bool
-	time          int64
-	epoch         int32
-	topics        map[string]topicMeta
-	bad           []string // keys whose values are damaged
-	epochIDs      map[int32][16]byte
-	damagedTopics []string // names
+	id, secret   [16]byte
+	hasID        bool
+	hasSecret    bool
+	nextProducer int64
+	hasProducer  bool
+	time         int64
+	epoch        int32
+	topics       map[string]topicMeta
+	bad          []string // keys whose values are damaged
+	epochIDs     map[int32][16]byte
 }
 
 func loadMeta(m metaStore) (*metaState, error) {

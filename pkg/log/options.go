@@ -51,8 +51,9 @@ type Options struct {
 	openMeta    func(o *Options) (metaStore, error) // default: bbolt and a lock file
 	slotBytes   int64                               // 0: from JournalBytes
 	slots       int
-	preallocAll bool // make every slot before Open returns, not behind it
-	noTicker    bool // the flusher looks at ages only when kicked
+	preallocAll bool             // make every slot before Open returns, not behind it
+	segBytes    int64            // 0: by the topic
+	ticks       <-chan time.Time // instead of the flusher's own ticker
 }
 
 // Defaults.

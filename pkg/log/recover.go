@@ -25,7 +25,6 @@ type found struct {
 	epoch  int32 // highest seen
 
 	adopted []string // topics that metadata did not know
-	damages []Damage
 }
 
 // close closes the slots, which a log that opens takes over.
@@ -197,6 +196,9 @@ func recoverLog(o Options, meta metaStore) (_ *Log, err error) {
 		return nil, err
 	}
 	l.settleOffsets(fd)
+	if err := l.repairTable(fd); err != nil {
+		return nil, err
+	}
 	if err := l.writeRecovered(fd, secret); err != nil {
 		return nil, err
 	}
@@ -286,7 +288,7 @@ func (l *Log) openJournal(fd *found, secret [16]byte) error {
 		j.cur, j.pos, j.seq = js.last.slot, js.last.pos+js.last.size(), js.last.seq
 	}
 	l.pendLimit = min(o.PendingBytes, j.slotBytes/2)
-	l.flush.tail.Store(js.tail)
+	l.flush.tail.Store(max(js.tail, 1))
 	l.flush.committed.Store(j.seq)
 	// The scan reads entries again when it replays them.
 	for i, s := range js.slots {
@@ -437,7 +439,7 @@ func (l *Log) adoptSegments(fd *found, p *Partition, list []*foundSegment) error
 		for _, h := range fs.stats.holes {
 			l.lostRange(p, h.first, h.last, fs.path, "batch fails its check")
 		}
-		if errors.Is(fs.footErr, errBadFooter) {
+		if errors.Is(fs.footErr, errBadFooter) && !last {
 			l.stat.quarantined(Damage{Topic: p.topic.name, Partition: p.index, First: 0, Last: -1, File: fs.path, Reason: "footer is damaged; the segment is scanned instead"})
 		}
 		s := &segment{
@@ -634,6 +636,28 @@ func (l *Log) settleOffsets(fd *found) {
 		l.stat.quarantined(Damage{Partition: -1, First: 0, Last: -1, File: l.path(journalDir),
 			Reason: fmt.Sprintf("%d journal entries from %d on are damaged", n, fd.js.missing[0])})
 	}
+}
+
+// repairTable writes the table of the current slot again if it is damaged: the
+// first write of the slot was torn and its entry is whole, or it is rot. No
+// entry is touched.
+func (l *Log) repairTable(fd *found) error {
+	js := fd.js
+	if js.last == nil || js.slots[js.last.slot].table != nil {
+		return nil
+	}
+	first := js.firstOfSlot()
+	t := l.table(js.last.slot)
+	t.first = first.seq
+	head := t.encode(nil)
+	if int64(len(head)) > first.pos {
+		return nil // the next slot has one
+	}
+	f := l.j.slots[js.last.slot].file
+	if _, err := f.WriteAt(head, 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // writeRecovered makes the metadata what has been found, with the new epoch.

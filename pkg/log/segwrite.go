@@ -34,7 +34,6 @@ type segWriter struct {
 	bBase  int64
 	bEpoch int32
 	packed []byte
-	scrap  []byte
 
 	buf    []byte // to be written at s.pos
 	placed []placedBatch
@@ -53,9 +52,12 @@ func (w *segWriter) reset() {
 	w.buf, w.placed = w.buf[:0], w.placed[:0]
 }
 
-// segLimit is the size at which a segment of the topic is sealed.
-func (t *topic) segLimit() int64 {
-	limit := int64(maxSegment)
+// segLimit is the size at which a segment of w.p is sealed.
+func (w *segWriter) segLimit() int64 {
+	if n := w.l.opt.segBytes; n > 0 {
+		return n
+	}
+	limit, t := int64(maxSegment), w.p.topic
 	if c := t.cfg.Load(); c.RetentionBytes > 0 {
 		limit = min(limit, max(c.RetentionBytes/16, minSegment))
 	}
@@ -177,7 +179,7 @@ func (w *segWriter) place(raw []byte) error {
 	}
 	if w.s != nil {
 		next := w.nextOffset()
-		full := w.s.pos+int64(len(w.buf)+len(raw)) > w.p.topic.segLimit() && next > w.s.base()
+		full := w.s.pos+int64(len(w.buf)+len(raw)) > w.segLimit() && next > w.s.base()
 		if next != h.BaseOffset || full {
 			if err := w.seal(); err != nil {
 				return err

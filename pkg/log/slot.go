@@ -124,12 +124,6 @@ func slotCRC(h []byte) uint32 {
 	return crc32.Update(crc32.Checksum(h[:72], castagnoli), castagnoli, h[slotHeader:])
 }
 
-// paddedLen is the room that the header takes in the slot.
-func (t *slotTable) paddedLen(tableBytes int) int64 {
-	block := int64(1) << t.shift
-	return (slotHeader + int64(tableBytes) + block - 1) &^ (block - 1)
-}
-
 // tableLen reads how long the header's table is from its fixed part; ok is
 // false where no header begins.
 func tableLen(b []byte) (n int, ok bool) {

@@ -99,7 +99,7 @@ func (m *vfsMeta) write(kv map[string][]byte) error {
 func testOptions(fsys vfs.FS) Options {
 	return Options{
 		Dir: "data", FS: fsys, openMeta: openVFSMeta, slotBytes: 64 << 10, slots: 4,
-		preallocAll: true, noTicker: true,
+		preallocAll: true, ticks: make(chan time.Time),
 	}
 }
 

@@ -63,9 +63,8 @@ type Partition struct {
 	damages    []hole // ranges that are known to be lost
 	watchers   []chan<- struct{}
 
-	queued   bool // in flusher.queue
-	dirMade  bool // flusher's: the directory exists and its name is synced
-	recapped uint64
+	queued  bool // in flusher.queue
+	dirMade bool // flusher's: the directory exists and its name is synced
 }
 
 // chunk is a run of committed batches of one commit.

@@ -94,12 +94,17 @@ func verify(fsys vfs.FS, dir string, kv map[string][]byte, metaErr error) (Verif
 		return r, fmt.Errorf("verify %s: %w", dir, err)
 	}
 	defer fd.close()
-	r.Torn = fd.js.torn != 0
+	r.Torn = r.Torn || fd.js.torn != 0
 	r.Entries = len(fd.js.entries)
-	for _, s := range fd.js.slots {
-		if s.file == nil {
+	for i, s := range fd.js.slots {
+		switch {
+		case s.file == nil:
 			whole(s.path, "slot is missing")
-		} else if s.table == nil && slices.ContainsFunc(fd.js.entries, func(e foundEntry) bool { return fd.js.slots[e.slot] == s }) {
+		case s.table != nil || fd.js.last == nil || fd.js.last.slot != i:
+			// Only the newest table counts.
+		case fd.js.firstOfSlot() == fd.js.last:
+			r.Torn = true // one write holds table and first entry
+		default:
 			whole(s.path, "table of the slot is damaged")
 		}
 	}
@@ -156,10 +161,12 @@ func (r *VerifyReport) partition(fsys vfs.FS, fd *found, m topicMeta, key tpKey)
 		if err != nil {
 			return err
 		}
-		if !s.headOK {
+		// A segment that was being begun or sealed when the power went is none:
+		// the journal has its first record, or it was whole without a footer.
+		if !s.headOK && !fd.st.holds(key, s.base) {
 			damage(hole{0, -1}, s.path, "header is damaged")
 		}
-		if errors.Is(s.footErr, errBadFooter) {
+		if errors.Is(s.footErr, errBadFooter) && !last {
 			damage(hole{0, -1}, s.path, "footer is damaged")
 		}
 		for _, d := range s.damages {
@@ -185,4 +192,3 @@ func (r *VerifyReport) partition(fsys vfs.FS, fd *found, m topicMeta, key tpKey)
 	lost(hole{end, fd.st.nexts[key] - 1}, "", "records are in neither journal nor segments")
 	return nil
 }
-
