@@ -85,7 +85,7 @@ func TestDocumented(t *testing.T) {
 		}
 		for _, w := range slices.Sorted(maps.Keys(want)) {
 			if !seen[w] {
-				t.Errorf("%s: %s is not in the document", what, w)
+				t.Errorf("%s: %s is not in docs/dependencies.md: is it needed (go mod tidy), and why?", what, w)
 			}
 		}
 	}
