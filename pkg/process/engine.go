@@ -144,6 +144,7 @@ func (e *Engine) Start() error {
 	}
 	cfg := record.DefaultTopicConfig()
 	cfg.RetentionTime, cfg.RetentionBytes, cfg.Priority = -1, -1, record.PriorityHigh
+	cfg.MaxMessageBytes = 64 << 10 // a step takes about 100
 	if len(e.o.Definitions) > 0 {
 		if _, err := e.ensureTopic(Topic, cfg); err != nil {
 			return err

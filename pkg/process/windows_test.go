@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -18,7 +19,21 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expectations of testdata/windows")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The codec's state is shared by all; it must not be made inside a bubble
+	// of synctest.
+	text := bytes.Repeat([]byte("window "), 20)
+	b, err := record.Compress(record.Zstd, nil, text)
+	for _, limit := range []int{len(text), 1 << 20} { // each has a decoder
+		if err == nil {
+			_, err = record.Decompress(record.Zstd, nil, b, limit)
+		}
+	}
+	if err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // TestWindows runs testdata/windows/*.txt. A file is blocks of commands, each
 // followed by "----" and what they gave, up to an empty line:
