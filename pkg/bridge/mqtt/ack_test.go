@@ -245,13 +245,15 @@ func TestTooManyHeldAcksStopTheirReaderOnly(t *testing.T) {
 	}
 }
 
-func TestDeviceThatDoesNotReadHoldsUpNobodyElse(t *testing.T) {
-	b := startBroker(t, Options{})
-	deaf := dialWire(t, b)
-	if err := deaf.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+// deaf connects a device that publishes and never reads, until the broker
+// reads no more from it.
+func deaf(t *testing.T, b *Broker, id string) *wire {
+	t.Helper()
+	w := dialWire(t, b)
+	if err := w.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
 		t.Fatal(err)
 	}
-	deaf.connect("deaf", 4, true)
+	w.connect(id, 5, true)
 	for _, c := range connections(b) {
 		if err := c.Conn.(*net.TCPConn).SetWriteBuffer(4096); err != nil {
 			t.Fatal(err)
@@ -261,15 +263,26 @@ func TestDeviceThatDoesNotReadHoldsUpNobodyElse(t *testing.T) {
 	writer.Go(func() {
 		var stream []byte
 		for i := range 1000 {
-			stream = append(stream, publishPacket(4, "a", 1, false, uint16(i+1), nil)...)
+			stream = append(stream, publishPacket(5, "a", 1, false, uint16(i+1), nil)...)
 		}
-		for { // until the broker reads no more and the test closes
-			if _, err := deaf.Write(stream); err != nil {
+		for { // until the connection is closed
+			if _, err := w.Write(stream); err != nil {
 				return
 			}
 		}
 	})
-	waitStats(t, b, "back-pressure", func(s Stats) bool { return s.HeldAcks >= maxHeld })
+	t.Cleanup(func() {
+		_ = w.Close()
+		writer.Wait()
+	})
+	held := b.Stats().HeldAcks
+	waitStats(t, b, "back-pressure", func(s Stats) bool { return s.HeldAcks >= held+maxHeld })
+	return w
+}
+
+func TestDeviceThatDoesNotReadHoldsUpNobodyElse(t *testing.T) {
+	b := startBroker(t, Options{})
+	deaf(t, b, "deaf")
 	good := dialDevice(t, b, DeviceOptions{ClientID: "good"})
 	for range 20 {
 		wait(t, good.Publish("b", nil, 1))
@@ -277,9 +290,22 @@ func TestDeviceThatDoesNotReadHoldsUpNobodyElse(t *testing.T) {
 	if s := b.Stats(); s.HeldAcks > maxHeld+20 {
 		t.Errorf("%d acks are held", s.HeldAcks)
 	}
-	_ = deaf.Close()
-	writer.Wait()
+	// It comes back while its old connection hangs in a write.
+	start := time.Now()
+	dialWire(t, b).connect("deaf", 5, true)
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("the second connection had to wait for %v", d)
+	}
 	waitStats(t, b, "release of the acks", func(s Stats) bool { return s.HeldAcks == 0 })
+	// Nor does it hold up the end.
+	deaf(t, b, "another")
+	start = time.Now()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("Close took %v", d)
+	}
 }
 
 func TestKeepAlive(t *testing.T) {

@@ -22,6 +22,9 @@ const (
 	// writeTimeout is how long a device may take to accept writeChunk bytes.
 	writeTimeout = 60 * time.Second
 	writeChunk   = 16 << 10
+	// hurryTimeout stands in for writeTimeout once somebody waits for the end
+	// of the connection.
+	hurryTimeout = time.Second
 	// maxConnectBytes bounds the first packet: nobody knows yet who sends it.
 	maxConnectBytes = 64 << 10
 )
@@ -57,6 +60,7 @@ type conn struct {
 
 	version     atomic.Uint32 // of MQTT; 0 until CONNECT is accepted
 	established atomic.Bool   // the engine reads on behind CONNECT
+	hurried     atomic.Bool   // see hurry
 
 	writeMu sync.Mutex // serialises writes to the socket
 
@@ -236,12 +240,23 @@ func (c *conn) send(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), writeChunk)
 		_ = c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if c.hurried.Load() { // after the deadline above, which hurry may have met
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(hurryTimeout))
+		}
 		if _, err := c.Conn.Write(p[:n]); err != nil {
 			return err
 		}
 		p = p[n:]
 	}
 	return nil
+}
+
+// hurry shortens the patience with a device that does not read, because the
+// broker closes or the same client id has come by another connection: the
+// engine wants to say goodbye first, behind the write that hangs.
+func (c *conn) hurry() {
+	c.hurried.Store(true)
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(hurryTimeout))
 }
 
 // admit blocks while the connection has as many unwritten acks as it may; it

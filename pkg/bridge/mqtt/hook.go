@@ -47,8 +47,14 @@ func (h *hook) OnConnectAuthenticate(*engine.Client, packets.Packet) bool {
 // OnACLCheck implements engine.Hook. Who is let in may do everything.
 func (h *hook) OnACLCheck(*engine.Client, string, bool) bool { return true }
 
-// OnSessionEstablish tells the connection who it is, just before CONNACK.
+// OnSessionEstablish tells the connection who it is, just before CONNACK. The
+// engine is about to end an older connection of the same client.
 func (h *hook) OnSessionEstablish(cl *engine.Client, _ packets.Packet) {
+	if older, ok := h.b.server.Clients.Get(cl.ID); ok {
+		if c, ok := older.Net.Conn.(*conn); ok {
+			c.hurry()
+		}
+	}
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		c.clientID = cl.ID
 		c.version.Store(uint32(cl.Properties.ProtocolVersion))

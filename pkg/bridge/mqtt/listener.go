@@ -125,13 +125,16 @@ func (l *listener) Close(closeClients listeners.CloseFn) {
 	if was {
 		return
 	}
-	closeClients(listenerID) // says goodbye to MQTT 5 clients
 	l.mu.Lock()
 	open := make([]*conn, 0, len(l.conns))
 	for c := range l.conns {
 		open = append(open, c)
 	}
 	l.mu.Unlock()
+	for _, c := range open {
+		c.hurry()
+	}
+	closeClients(listenerID) // says goodbye to MQTT 5 clients
 	for _, c := range open {
 		_ = c.Close()
 	}
