@@ -589,3 +589,35 @@ func (c *Core) shutdown() {
 		c.log.Error("embedded server does not stop")
 	}
 }
+
+// SetSites replaces the sites that may forward, without a restart. A site
+// that is gone is disconnected. It cannot open or close the listener for
+// clients without credentials: that takes a restart.
+func (c *Core) SetSites(sites []Site) error {
+	c.mu.Lock()
+	o := c.opt
+	c.mu.Unlock()
+	if o.open() != (len(sites) == 0) {
+		return errors.New("the first site and none at all take a restart: they change who may connect without credentials")
+	}
+	o.Sites = sites
+	so, err := serverOptions(&o, c.password)
+	if err != nil {
+		return err
+	}
+	if so.Port < 0 { // a random port stays the one that was found
+		if _, so.Port, err = splitListen(c.ClientAddr()); err != nil {
+			return err
+		}
+	}
+	if a := c.ns.ClusterAddr(); so.Cluster.Port < 0 && a != nil {
+		so.Cluster.Port = a.Port
+	}
+	if err := c.ns.ReloadOptions(so); err != nil {
+		return fmt.Errorf("reload sites: %w", err)
+	}
+	c.mu.Lock()
+	c.opt.Sites = sites
+	c.mu.Unlock()
+	return nil
+}

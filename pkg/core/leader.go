@@ -149,6 +149,7 @@ func (l *leader) takeOffice(ctx context.Context) error {
 	l.p.serving, l.p.sick = true, nil
 	l.p.wakeWatchers()
 	l.p.mu.Unlock()
+	notify(l.p.wake) // what was queued while office was taken again
 	l.c.stats.elections.Add(1)
 	l.log.Info("leads partition", "epoch", l.st.epoch, "offset", l.st.next, "sequence", l.st.seq)
 	l.c.announce()

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// retain removes what the topic's retention says, by ingest time and bytes,
-// never past the last keyframe (C6). If all but an old keyframe's followers
-// would go, a fresh keyframe is stored first, so that an idle partition
-// empties, too.
+// retain removes what the topic's retention says, by ingest time and bytes (as
+// in Kafka, no less than the bytes stays), never past the last keyframe (C6).
+// If more than that would go, a fresh keyframe is stored first, so that an
+// idle partition empties, too.
 func (l *leader) retain(ctx context.Context) error {
 	l.p.mu.Lock()
 	cfg := l.p.cfg
