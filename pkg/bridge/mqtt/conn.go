@@ -401,7 +401,15 @@ func (c *conn) Close() error {
 
 // SetDeadline takes the engine's keep-alive deadline, which is about reading;
 // send has deadlines of its own, also for devices without keep-alive.
-func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
+//
+// The engine counts one and a half keep-alives in whole seconds, rounded
+// down; half a second more makes it right [MQTT-3.1.2-22].
+func (c *conn) SetDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = t.Add(time.Second / 2)
+	}
+	return c.Conn.SetReadDeadline(t)
+}
 
 // SetWriteDeadline does nothing, see SetDeadline.
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
