@@ -290,8 +290,9 @@ func (l *Log) openJournal(fd *found, secret [16]byte) error {
 	l.pendLimit = min(o.PendingBytes, j.slotBytes/2)
 	l.flush.tail.Store(max(js.tail, 1))
 	l.flush.committed.Store(j.seq)
-	// The scan reads entries again when it replays them.
-	for i, s := range js.slots {
+	// The scan reads entries again when it replays them. Files behind those
+	// made so far are slots whose zero-fill was interrupted: they hold none.
+	for i, s := range js.slots[:min(len(js.slots), len(j.slots))] {
 		s.file = j.slots[i].file
 	}
 	return nil
