@@ -78,10 +78,11 @@ func drive(t *testing.T, rng *rand.Rand, in feed, crashes int, setup func(*hub),
 	h := openHub(t, vfs.NewMem(), "")
 	h.topic("in", int32(len(in)))
 	for {
+		synctest.Wait() // the journal is made
 		setup(h)
 		var cut <-chan *vfs.Mem
 		if crashes > 0 {
-			cut = h.crashAfter(5+rng.IntN(250), rng)
+			cut = h.crashAfter(5+rng.IntN(120), rng)
 		}
 		h.start(defs...)
 		var clone *vfs.Mem
@@ -200,7 +201,7 @@ func TestCrashes(t *testing.T) {
 			t.Errorf("nothing in topic %s", topic)
 		}
 	}
-	if crashes < 24 {
+	if crashes < 20 {
 		t.Errorf("only %d crashes", crashes)
 	}
 	t.Log(crashes, all)

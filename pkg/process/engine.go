@@ -81,6 +81,11 @@ type Engine struct {
 	wg    sync.WaitGroup
 	steps *log.Partition // of Topic
 
+	// How many steps are left in Topic beyond those that are needed, and how
+	// far a quiet task's last step may fall behind before it is appended
+	// again.
+	trimSlack, refreshSlack int64
+
 	mu      sync.Mutex
 	tasks   []*task
 	started bool
@@ -108,7 +113,7 @@ func New(o Options) (*Engine, error) {
 	if err := acyclic(o.Definitions); err != nil {
 		return nil, err
 	}
-	return &Engine{o: o, stop: make(chan struct{})}, nil
+	return &Engine{o: o, stop: make(chan struct{}), trimSlack: 1024, refreshSlack: 8192}, nil
 }
 
 // acyclic refuses processes that feed themselves.
@@ -291,14 +296,6 @@ func (e *Engine) readSteps() (map[string]history, error) {
 	return out, nil
 }
 
-// trimSlack is how many steps are left in Topic beyond those that are needed,
-// and refreshSlack how far a quiet task's last step may fall behind before it
-// is appended again.
-const (
-	trimSlack    = 1024
-	refreshSlack = 8192
-)
-
 // trim removes steps that no task needs any more (E4).
 func (e *Engine) trim() {
 	e.mu.Lock()
@@ -311,14 +308,14 @@ func (e *Engine) trim() {
 		if n < 0 {
 			continue
 		}
-		if need = min(need, n); off.HighWatermark-n > refreshSlack {
+		if need = min(need, n); off.HighWatermark-n > e.refreshSlack {
 			select {
 			case t.refresh <- struct{}{}:
 			default:
 			}
 		}
 	}
-	if need-off.LogStart < trimSlack {
+	if need-off.LogStart < e.trimSlack {
 		return
 	}
 	if err := e.steps.DeleteBefore(need); err != nil {

@@ -51,6 +51,7 @@ type hub struct {
 	dir    string     // of meta.db, which is on the real file system
 	log    *log.Log
 	engine *Engine
+	tune   func(*Engine)
 	o      Options
 }
 
@@ -100,6 +101,9 @@ func (h *hub) start(defs ...Definition) {
 	h.o.Definitions = defs
 	var err error
 	if h.engine, err = New(h.o); err == nil {
+		if h.tune != nil {
+			h.tune(h.engine)
+		}
 		err = h.engine.Start()
 	}
 	if err != nil {
