@@ -25,7 +25,7 @@ type Options struct {
 	Node         string   // of this node: unique, and the same at every start
 	Dir          string   // JetStream's files; made if missing
 	ClientListen string   // host:port of uplinks; default "127.0.0.1:4222", port 0: random
-	RouteListen  string   // host:port of the other nodes; "": a node alone
+	RouteListen  string   // host:port of the other nodes; "", or 1 replica and at most one route: a node alone
 	Routes       []string // host:port of all nodes' RouteListen, this one's may be among them
 	Replicas     int      // of every stream: 3, or 1 on a node alone; 0: 3 with RouteListen, else 1
 	Secret       string   // of the routes; required unless RouteListen is on loopback
@@ -56,6 +56,9 @@ func (o *Options) ensureDefaults() error {
 		if o.RouteListen != "" {
 			o.Replicas = 3
 		}
+	}
+	if o.Replicas == 1 && len(o.Routes) <= 1 {
+		o.RouteListen = "" // a cluster of one would wait for a second node for ever
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 16 << 20

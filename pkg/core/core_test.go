@@ -63,3 +63,18 @@ func TestClusterProduceAndConsumeAtEveryNode(t *testing.T) {
 		}
 	}
 }
+
+func TestClusterOfOne(t *testing.T) {
+	tc := &testCluster{t: t, dir: t.TempDir(), nodes: make([]*Core, 1), routes: freePorts(t, 1)}
+	o := tc.options(0)
+	o.RouteListen, o.Routes, o.Replicas = tc.routes[0], tc.routes, 1
+	c, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tc.nodes[0] = c
+	t.Cleanup(func() { tc.nodes[0].Close() })
+	tc.ready(0)
+	tc.create("t", 1)
+	tc.produce(record.TopicPartition{Topic: "t"}, func() []byte { return batch("x", 0, 1) })
+}

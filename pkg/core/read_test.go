@@ -279,11 +279,8 @@ func TestBrokenChainIsQuarantined(t *testing.T) {
 }
 
 func TestStartRefusals(t *testing.T) {
-	busy, err := Start(Options{Node: "n", Dir: t.TempDir(), ClientListen: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer busy.Close()
+	tc, _ := single(t, record.DefaultTopicConfig(), nil)
+	busy := tc.nodes[0]
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -296,7 +293,7 @@ func TestStartRefusals(t *testing.T) {
 		"port in use":           {Node: "n", Dir: dir, ClientListen: busy.ClientAddr()},
 		"bad address":           {Node: "n", Dir: dir, ClientListen: "nowhere"},
 		"wide without sites":    {Node: "n", Dir: dir, ClientListen: ":0"},
-		"wide routes, no words": {Node: "n", Dir: dir, ClientListen: "127.0.0.1:0", RouteListen: "0.0.0.0:0"},
+		"wide routes, no words": {Node: "n", Dir: dir, ClientListen: "127.0.0.1:0", RouteListen: "0.0.0.0:0", Routes: []string{"a:1", "b:1", "c:1"}},
 		"replicas alone":        {Node: "n", Dir: dir, ClientListen: "127.0.0.1:0", Replicas: 3},
 		"two replicas":          {Node: "n", Dir: dir, Replicas: 2},
 		"bad site":              {Node: "n", Dir: dir, ClientListen: "127.0.0.1:0", Sites: []Site{{"a.b", "U"}}},
