@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -140,6 +141,9 @@ func (c *cutter) batch(h record.Header, b []byte, logStart int64, target int) er
 		return nil
 	case whole:
 		c.mergeEnd(target)
+		if h.Codec() == record.None {
+			b = c.compressed(b)
+		}
 		if h.Idempotent() || h.ProducerEpoch != -1 || h.BaseSequence != -1 {
 			record.ClearProducer(b)
 		}
@@ -239,6 +243,23 @@ func (c *cutter) mergeEnd(target int) {
 	}
 	clear(m.batches)
 	m.batches, m.records, m.bytes = m.batches[:0], 0, 0
+}
+
+// compressed is a batch that came uncompressed as the link should carry it:
+// the same records, bit for bit, behind the codec, unless that saves nothing.
+func (c *cutter) compressed(b []byte) []byte {
+	if c.codec == record.None {
+		return b
+	}
+	out := append(make([]byte, 0, len(b)/2), b[:record.HeaderSize]...)
+	out, err := record.Compress(c.codec, out, b[record.HeaderSize:])
+	if err != nil || len(out) >= len(b) {
+		return b
+	}
+	binary.BigEndian.PutUint32(out[8:], uint32(len(out)-12))
+	out[22] |= byte(c.codec)  // attributes; no codec so far
+	record.ClearProducer(out) // and the checksum
+	return out
 }
 
 // rebuild makes new batches of the records from c.at.next on: of a batch that

@@ -242,6 +242,40 @@ func TestCutPassesFlushedBatchesUntouched(t *testing.T) {
 	}
 }
 
+// An uncompressed batch that is not merged is compressed as it is.
+func TestCutCompresses(t *testing.T) {
+	appendTime := batch(0, 50, 0, record.None)
+	appendTime[22] |= 8
+	record.ClearProducer(appendTime)
+	for name, raw := range map[string][]byte{
+		"of a producer": idempotent(0, 50, 0, record.None), "large": batch(0, 5000, 0, record.None), "append time": appendTime,
+	} {
+		h, err := record.Check(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []record.Record
+		_ = record.Records(raw, func(r *record.Record) error {
+			want = append(want, copyOf(r))
+			return nil
+		})
+		messages, err := newCutter(chainOf(0), place{0, 0}, record.Zstd).cut(bytes.Clone(raw), 0, forward.MaxBatchBytes)
+		if err != nil || len(messages) != 1 || len(messages[0].batches) != 1 {
+			t.Fatalf("%s: %d messages, %v", name, len(messages), err)
+		}
+		at := place{}
+		got := take(t, chainOf(0), &at, messages)
+		if d := cmp.Diff(got.records, want); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+		b := messages[0].batches[0]
+		g, _ := record.PeekHeader(b)
+		if g.Codec() != record.Zstd || g.LogAppendTime() != h.LogAppendTime() || g.MaxTimestamp != h.MaxTimestamp || g.BaseTimestamp != h.BaseTimestamp || len(b)*2 > len(raw) {
+			t.Errorf("%s: %d bytes of %d, header %+v", name, len(b), len(raw), g)
+		}
+	}
+}
+
 // However a stream of batches is cut into fetches, and wherever the lane
 // stands, the core gets the same records once.
 func TestCutAnyStreamAnyFetches(t *testing.T) {

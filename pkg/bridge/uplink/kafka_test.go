@@ -172,7 +172,7 @@ func TestKafkaSource(t *testing.T) {
 	e.create("telemetry", 2)
 	e.create("alarms", 1)
 	e.append("telemetry", 0, 0, 1500)
-	topics := []uplink.Topic{{Name: "telemetry", Priority: 1}, {Name: "alarms", Priority: 10}, {Name: "later"}}
+	topics := []uplink.Topic{{Name: "telemetry", Priority: uplink.UrgentPriority}, {Name: "alarms", Priority: 10}, {Name: "later"}}
 	u, stop := e.forwardTo(core, topics...)
 	await(t, core, 1500)
 	e.append("telemetry", 1, 0, 100)
@@ -234,7 +234,7 @@ func TestKafkaSourceOfARestoredImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.start()
-	_, stop := e.forwardTo(core, uplink.Topic{Name: "t"})
+	_, stop := e.forwardTo(core, uplink.Topic{Name: "t", Priority: 10})
 	e.append("t", 0, 100, 100)
 	await(t, core, 200)
 	e.stop()

@@ -100,7 +100,7 @@ func (l *lane) judge(err error) time.Duration {
 		return (&backoff{min: haltTime, max: haltTime}).next()
 	case errors.As(err, &hub):
 		l.update(func(st *LaneStats) { st.State = StateHub })
-		l.say(slog.LevelWarn, "the hub cannot be read", err)
+		l.u.hubTrouble(err)
 		return l.pause.next()
 	case errors.Is(err, errNoCore):
 		l.update(func(st *LaneStats) { st.State = StateCore })
@@ -197,6 +197,7 @@ func (l *lane) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.u.hubTrouble(nil)
 	l.sawOffsets(offs.LogStart, offs.HighWatermark)
 	if err := l.u.connect(ctx, hub.Site); err != nil {
 		return nil, err

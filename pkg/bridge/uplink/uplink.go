@@ -72,11 +72,13 @@ type Uplink struct {
 	drops     atomic.Int64
 	running   atomic.Bool
 
-	mu       sync.Mutex
-	lanes    map[laneKey]*lane
-	missing  []string
-	hubErr   error
-	answerAt time.Time // when the core last answered anything, or a link was dropped
+	mu        sync.Mutex
+	lanes     map[laneKey]*lane
+	missing   []string
+	hubErr    error
+	trouble   bool // the hub cannot be read, and when that was last told
+	troubleAt time.Time
+	answerAt  time.Time // when the core last answered anything, or a link was dropped
 }
 
 // New makes an Uplink. It does nothing before Run.
@@ -155,22 +157,19 @@ func (u *Uplink) own(ctx context.Context) {
 	}
 	pause := backoff{min: 100 * time.Millisecond, max: 2 * time.Second}
 	quiet := backoff{min: time.Second, max: 5 * time.Second}
-	said := ""
 	for ctx.Err() == nil {
 		hub, err := u.hub.refresh(ctx)
 		u.mu.Lock()
 		u.hubErr = err
 		u.mu.Unlock()
 		if err != nil {
-			if ctx.Err() == nil && err.Error() != said {
-				said = err.Error()
-				u.logger.Warn("no hub yet, trying on", "err", err)
+			if ctx.Err() == nil {
+				u.hubTrouble(err)
 			}
 			_ = sleep(ctx, pause.next())
 			continue
 		}
 		pause.reset()
-		said = ""
 		keys := hub.keys()
 		for k := range lanes {
 			if !slices.Contains(keys, k) {
@@ -387,6 +386,25 @@ func (u *Uplink) touch() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.answerAt = time.Now()
+}
+
+// hubTrouble tells once that the hub cannot be read, for all lanes, and once
+// that it can again (err nil).
+func (u *Uplink) hubTrouble(err error) {
+	u.mu.Lock()
+	was, at := u.trouble, u.troubleAt
+	u.trouble = err != nil
+	fresh := u.trouble && (!was || time.Since(at) > time.Minute)
+	if fresh {
+		u.troubleAt = time.Now()
+	}
+	u.mu.Unlock()
+	switch {
+	case fresh:
+		u.logger.Warn("the hub cannot be read, trying on", "err", err)
+	case was && err == nil:
+		u.logger.Info("the hub answers again")
+	}
 }
 
 // stalled is called by who waited for an answer as long as patience in vain.
