@@ -1,8 +1,10 @@
 package log
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -72,6 +74,9 @@ func isRefusal(err error) bool {
 // openBolt opens and checks a database. bbolt maps the file and panics, or
 // faults, on pages that make no sense; both become errors here.
 func openBolt(path string, readOnly bool) (db *bolt.DB, err error) {
+	if err := checkBolt(path); err != nil {
+		return nil, err
+	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -82,20 +87,55 @@ func openBolt(path string, readOnly bool) (db *bolt.DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = db.View(func(tx *bolt.Tx) error {
-		var first error
-		for err := range tx.Check() {
-			if first == nil {
-				first = fmt.Errorf("damaged: %w", err)
-			}
-		}
-		return first
-	})
-	if err != nil {
+	if _, err := boltAll(db); err != nil { // every page that counts
 		db.Close()
 		return nil, err
 	}
 	return db, nil
+}
+
+// checkBolt looks, before bbolt maps the file, whether one of its two meta
+// pages is sound and the file as long as that says. A file that is missing or
+// empty is fine: bbolt makes it.
+func checkBolt(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() == 0 {
+		return nil
+	}
+	const header, length = 16, 64 // of a page, of bbolt's meta
+	sound := false
+	for _, at := range []int64{0, 4 << 10, 16 << 10, 64 << 10} { // by page size
+		var b [header + length]byte
+		if readFull(f, b[:], at) != nil {
+			continue
+		}
+		m := b[header:]
+		sum := fnv.New64a()
+		sum.Write(m[:56])
+		if binary.NativeEndian.Uint32(m) != 0xed0cdaed || sum.Sum64() != binary.NativeEndian.Uint64(m[56:]) {
+			continue
+		}
+		sound = true
+		pageSize, pages := int64(binary.NativeEndian.Uint32(m[8:])), int64(binary.NativeEndian.Uint64(m[40:]))
+		if pages < 0 || pages > 1<<31 || pageSize*pages > st.Size() {
+			return fmt.Errorf("damaged: %d bytes, %d pages of %d belong to it", st.Size(), pages, pageSize)
+		}
+	}
+	if !sound {
+		return errors.New("damaged: neither meta page is sound")
+	}
+	return nil
 }
 
 func (m *boltMeta) setAside() string { return m.aside }

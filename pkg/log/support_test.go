@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -221,3 +222,14 @@ func produced(pid int64, epoch int16, seq int32, values ...string) []byte {
 type manual struct{ ms int64 }
 
 func (c *manual) now() time.Time { return time.UnixMilli(c.ms) }
+
+func rewrite(t testing.TB, name string, f func([]byte) []byte) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err == nil {
+		err = os.WriteFile(name, f(b), 0o640)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
