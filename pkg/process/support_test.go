@@ -196,6 +196,7 @@ func (h *hub) read(topic string) []string {
 // from now on: what a power cut leaves, with what was not synced kept by
 // chance. The channel gets it.
 func (h *hub) crashAfter(n int, rng *rand.Rand) <-chan *vfs.Mem {
+	rng = rand.New(rand.NewPCG(rng.Uint64(), 0)) // the rule runs on its own
 	out := make(chan *vfs.Mem, 1)
 	var seen atomic.Int64
 	h.fault.SetRule(func(op vfs.Op) error {
