@@ -464,9 +464,48 @@ func crashHistory(t *testing.T, seed uint64, steps int) {
 	}
 	t.Logf("%d power cuts", len(crashes))
 	for i, c := range crashes {
+		if i%7 == 0 {
+			crashes[i].recut(t, i)
+		}
 		if err := c.check(); err != nil {
 			t.Fatalf("power cut %d, before %s: %v", i, c.at, err)
 		}
+	}
+}
+
+// recut cuts the power again while the log recovers from the first cut.
+func (c *crash) recut(t *testing.T, i int) {
+	rng := rand.New(rand.NewPCG(uint64(i), 3))
+	mem := c.fs.CrashClone(vfs.CrashConfig{})
+	fault := vfs.NewFault(mem, nil)
+	at := -1
+	var again *crash
+	stop := 1 + rng.IntN(60)
+	var mu sync.Mutex
+	fault.SetRule(func(op vfs.Op) error {
+		switch op.Kind {
+		case vfs.OpCreate, vfs.OpWrite, vfs.OpSync, vfs.OpTruncate, vfs.OpRemove, vfs.OpRename, vfs.OpSyncDir, vfs.OpMkdirAll:
+		default:
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if at++; at == stop {
+			again = &crash{mem.CrashClone(vfs.CrashConfig{UnsyncedPercent: 50, RNG: rng}), c.m.clone(), c.at + ", then " + op.String()}
+		}
+		return nil
+	})
+	ms := int64(1_700_000_000_000)
+	l := mustOpen(t, crashOptions(fault, make(chan time.Time), &ms, new(sync.Mutex)))
+	mu.Lock()
+	cut := again
+	mu.Unlock()
+	mustClose(t, l)
+	if cut == nil {
+		return
+	}
+	if err := cut.check(); err != nil {
+		t.Fatalf("power cut %d, before %s: %v", i, cut.at, err)
 	}
 }
 

@@ -136,7 +136,7 @@ func (e *entry) payload(b []byte) ([]byte, error) {
 	if e.codec == record.None {
 		return stored, nil
 	}
-	raw, err := record.Decompress(e.codec, make([]byte, 0, e.raw), stored, e.raw)
+	raw, err := record.Decompress(e.codec, make([]byte, 0, min(e.raw, 16*len(stored)+minBlock)), stored, e.raw)
 	if err != nil {
 		return nil, fmt.Errorf("journal entry %d: %w", e.seq, err)
 	}

@@ -159,11 +159,18 @@ func (f *flusher) waitHeads() error {
 	return nil
 }
 
-// unlink takes the files of a deleted topic away; seq is the deletion's entry,
-// which the tail does not pass before.
-func (f *flusher) unlink(t *topic, seq uint64, done chan<- error) {
+// pin keeps the tail from passing the entry of a deletion before the files are
+// gone.
+func (f *flusher) pin(seq uint64) {
 	f.mu.Lock()
 	f.pins[seq]++
+	f.mu.Unlock()
+}
+
+// unlink takes the files of a deleted topic away; seq is the deletion's entry,
+// which is pinned.
+func (f *flusher) unlink(t *topic, seq uint64, done chan<- error) {
+	f.mu.Lock()
 	f.trees = append(f.trees, doomed{t, seq, done})
 	f.mu.Unlock()
 	f.wake()

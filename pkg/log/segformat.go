@@ -112,6 +112,8 @@ func parseSegHead(b []byte) (segHead, error) {
 	return h, nil
 }
 
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
 // segName is the file name of a segment.
 func segName(base int64, id uint64) string { return fmt.Sprintf("%020d-%016x.seg", base, id) }
 

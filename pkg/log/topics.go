@@ -283,9 +283,10 @@ func (l *Log) DeleteTopic(name string) error {
 	}
 	l.gate.Unlock()
 	l.hideTopic(t)
-	gone := make(chan error, 1)
+	entry := uint64(0)
 	err = l.controlWait(appendSection(nil, sectionDelete, t.id[:]), func(seq uint64) {
-		l.flush.unlink(t, seq, gone)
+		entry = seq // before Wait returns
+		l.flush.pin(seq)
 	})
 	if err != nil {
 		return err
@@ -293,6 +294,8 @@ func (l *Log) DeleteTopic(name string) error {
 	if err := writeMeta(l.meta, map[string][]byte{prefixTopic + name: nil}); err != nil {
 		return fmt.Errorf("%w: topic %s: %w", record.ErrStorage, name, err)
 	}
+	gone := make(chan error, 1)
+	l.flush.unlink(t, entry, gone)
 	select {
 	case err = <-gone:
 	case <-l.failed:
