@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,11 +132,8 @@ type Core struct {
 	topics map[string]*topic
 	known  []int32 // ids of all nodes there ever were, ascending
 	state  error   // why the node does not serve, nil if it does
-
-	ids struct { // producer ids in hand
-		sync.Mutex
-		next, end int64
-	}
+	// producer ids in hand, and a block in reserve
+	ids, spareIDs idBlock
 }
 
 // errStarting is the state before the cluster has been found.
@@ -230,9 +229,13 @@ func (c *Core) listening() error {
 
 // run finds the cluster, then keeps the node's loops going until ctx ends.
 func (c *Core) run(ctx context.Context) {
-	pause := 100 * time.Millisecond
+	pause, patience := 100*time.Millisecond, time.Second
 	for {
-		err := c.findCluster(ctx)
+		// While a stream has no leader, requests are not answered at all.
+		attempt, cancel := context.WithTimeout(ctx, patience)
+		err := c.findCluster(attempt)
+		cancel()
+		patience = min(patience*5/4, 10*time.Second)
 		if err == nil {
 			break
 		}
@@ -264,10 +267,7 @@ func (c *Core) findCluster(ctx context.Context) error {
 	if !c.ns.JetStreamEnabled() {
 		return errors.New("JetStream is not enabled")
 	}
-	// While there is no meta leader, requests are not answered at all.
-	first, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if err := c.meta.ensure(first, c.opt.Replicas); err != nil {
+	if err := c.meta.ensure(ctx, c.opt.Replicas); err != nil {
 		return err
 	}
 	if err := c.groups.kv.ensure(ctx, c.opt.Replicas); err != nil {
@@ -310,13 +310,23 @@ type nodeEntry struct {
 
 func nodeKey(id int32) string { return fmt.Sprintf("node.%d", id) }
 
+// wantedID is the number at the end of a node's name, so that core-2 becomes
+// node 2 if it can; else 1.
+func wantedID(name string) int32 {
+	digits := name[len(strings.TrimRight(name, "0123456789")):]
+	if n, err := strconv.ParseInt(digits, 10, 32); err == nil && n >= 1 && n <= 9999 {
+		return int32(n)
+	}
+	return 1
+}
+
 // findNodeID finds or takes the small number of this node's name.
 func (c *Core) findNodeID(ctx context.Context) error {
 	b, err := json.Marshal(nodeEntry{c.opt.Node})
 	if err != nil {
 		return err
 	}
-	for id := int32(1); ; {
+	for id := wantedID(c.opt.Node); ; {
 		for known, n := range c.nodeEntries() {
 			if n.Name == c.opt.Node {
 				c.nodeID.Store(known)
@@ -425,6 +435,9 @@ func (c *Core) keeper(ctx context.Context) {
 		}
 		c.setState(err)
 		c.lanes.expire(time.Now())
+		if err == nil {
+			c.stockIDs(ctx)
+		}
 		if err == nil && c.leads(c.meta.stream) {
 			c.finishTopics(ctx)
 		}

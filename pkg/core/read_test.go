@@ -136,7 +136,7 @@ func TestFetchAndLookups(t *testing.T) {
 func TestRetention(t *testing.T) {
 	cfg := record.DefaultTopicConfig()
 	cfg.RetentionBytes = 2000
-	tc, p := single(t, cfg, func(o *Options) { o.RetentionInterval = 50 * time.Millisecond })
+	tc, _ := single(t, cfg, func(o *Options) { o.RetentionInterval = 50 * time.Millisecond })
 	c, ctx, tp := tc.nodes[0], context.Background(), record.TopicPartition{Topic: "t"}
 	wake := make(chan struct{}, 1)
 	defer c.Watch([]record.TopicPartition{tp}, wake)()
@@ -185,7 +185,7 @@ func TestRetention(t *testing.T) {
 	c.topics["t"].parts[0].mu.Lock()
 	c.topics["t"].parts[0].cfg.RetentionTime = time.Millisecond
 	c.topics["t"].parts[0].mu.Unlock()
-	p = c.topics["t"].parts[0]
+	p := c.topics["t"].parts[0]
 	c.mu.Unlock()
 	p.mu.Lock()
 	stop := p.stop

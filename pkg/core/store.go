@@ -146,14 +146,64 @@ func (c *Core) EpochEnd(ctx context.Context, tp record.TopicPartition, epoch int
 // producerBlock is how many producer ids a node takes at a time.
 const producerBlock = 1000
 
+// idBlock is a range of producer ids that a node has taken.
+type idBlock struct{ next, end int64 }
+
+func (b *idBlock) empty() bool { return b.next == b.end }
+
 // NewProducerID is an id that no producer of this core had before.
 func (c *Core) NewProducerID(ctx context.Context) (int64, int16, error) {
 	if err := c.up(); err != nil {
 		return 0, 0, err
 	}
-	c.ids.Lock()
-	defer c.ids.Unlock()
-	for c.ids.next == c.ids.end {
+	for {
+		c.mu.Lock()
+		if c.ids.empty() {
+			c.ids, c.spareIDs = c.spareIDs, idBlock{}
+		}
+		if !c.ids.empty() {
+			id := c.ids.next
+			c.ids.next++
+			c.mu.Unlock()
+			return id, 0, nil
+		}
+		c.mu.Unlock()
+		b, err := c.takeIDs(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		c.keepIDs(b)
+	}
+}
+
+// stockIDs keeps a block in reserve, so that a producer need not wait for the
+// metadata's leader just when that has died.
+func (c *Core) stockIDs(ctx context.Context) {
+	c.mu.Lock()
+	has := !c.spareIDs.empty()
+	c.mu.Unlock()
+	if has {
+		return
+	}
+	b, err := c.takeIDs(ctx)
+	if err != nil {
+		c.log.Debug("no producer ids in reserve", "error", err)
+		return
+	}
+	c.keepIDs(b)
+}
+
+func (c *Core) keepIDs(b idBlock) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spareIDs.empty() {
+		c.spareIDs = b
+	} // else two asked at once: ids are plenty
+}
+
+// takeIDs takes a block in the metadata.
+func (c *Core) takeIDs(ctx context.Context) (idBlock, error) {
+	for {
 		e, ok, err := c.meta.lookup(ctx, "producer")
 		var from int64 = 1
 		if err == nil && ok {
@@ -164,18 +214,14 @@ func (c *Core) NewProducerID(ctx context.Context) (int64, int16, error) {
 		}
 		switch {
 		case err == nil:
-			c.ids.next, c.ids.end = from, from+producerBlock
+			return idBlock{from, from + producerBlock}, nil
 		case !errors.Is(err, errConflict):
-			return 0, 0, fmt.Errorf("%w: producer id: %w", record.ErrUnavailable, err)
-		default:
-			if err := sleep(ctx, 10*time.Millisecond); err != nil {
-				return 0, 0, err
-			}
+			return idBlock{}, fmt.Errorf("%w: producer id: %w", record.ErrUnavailable, err)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return idBlock{}, err
 		}
 	}
-	id := c.ids.next
-	c.ids.next++
-	return id, 0, nil
 }
 
 // Coordinator is the node that keeps all groups' offsets.
