@@ -91,6 +91,18 @@ func (n *nodes) wait() <-chan struct{} {
 	return n.changed
 }
 
+// cut forgets nodes that this one has no route to: they have died or are
+// about to. Without this clients would be sent to them until nodeTimeout.
+func (n *nodes) cut(self int32, routes map[string]bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, s := range n.m {
+		if id != self && !routes[s.Name] {
+			delete(n.m, id)
+		}
+	}
+}
+
 // leader is the node that leads a partition: of several claims the one with
 // the highest epoch. -1: none is known.
 func (n *nodes) leader(k leadKey, now time.Time) (node, epoch int32) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,14 +28,15 @@ type testCluster struct {
 	sites  []Site
 }
 
-// freePorts finds n ports that nobody listens on.
+// freePorts finds n addresses that nobody listens on, with ports below those
+// that the system gives out by itself, so that none is taken meanwhile.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for len(out) < n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
 		out = append(out, l.Addr().String())

@@ -408,6 +408,7 @@ func (c *Core) refresher(ctx context.Context) {
 		case <-tick.C:
 		case <-c.pokes:
 		}
+		c.cutNodes()
 		changed, err := c.meta.refresh(ctx)
 		if err != nil {
 			c.log.Debug("metadata not refreshed", "error", err)
@@ -416,6 +417,23 @@ func (c *Core) refresher(ctx context.Context) {
 			c.syncTopics()
 		}
 	}
+}
+
+// cutNodes forgets nodes whose routes are down. Every node has a route to
+// every other one.
+func (c *Core) cutNodes() {
+	if c.opt.RouteListen == "" {
+		return
+	}
+	rz, err := c.ns.Routez(nil)
+	if err != nil {
+		return
+	}
+	routes := map[string]bool{}
+	for _, r := range rz.Routes {
+		routes[r.RemoteName] = true
+	}
+	c.nodes.cut(c.nodeID.Load(), routes)
 }
 
 // keeper watches the health of the cluster and finishes what was left half
