@@ -173,7 +173,7 @@ func TestCrashes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 1))
 				partitions := 1 + int(seed%3)
-				in := makeFeed(rng, partitions, 1500)
+				in := makeFeed(rng, partitions, 1000)
 				h := drive(t, rng, in, 0, func(*hub) {}, crashDefs())
 				topics := []string{"out", "lines", "minutes", "out.late", "lines.late"}
 				want := map[string][]string{}
@@ -201,7 +201,7 @@ func TestCrashes(t *testing.T) {
 			t.Errorf("nothing in topic %s", topic)
 		}
 	}
-	if crashes < 20 {
+	if crashes < 12 {
 		t.Errorf("only %d crashes", crashes)
 	}
 	t.Log(crashes, all)

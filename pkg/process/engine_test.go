@@ -3,6 +3,7 @@ package process
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,15 +92,15 @@ func TestTicks(t *testing.T) {
 		h := openHub(t, mem, "")
 		now := time.Now().Truncate(10 * time.Second)
 		at := func(s int) time.Duration { return time.Duration(now.Unix()+int64(s)) * time.Second }
-		trusted := false
-		h.o.ClockTrusted = func() bool { return trusted }
+		var trusted atomic.Bool
+		h.o.ClockTrusted = func() bool { return trusted.Load() }
 		d := perKey(10 * time.Second)
 		h.start(d)
 		h.put("in", rec(at(1), "a", `{"t":1}`), rec(at(2), "b", `{"t":2}`))
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		equalLines(t, "untrusted", h.read("out"), nil)
-		trusted = true
+		trusted.Store(true)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if got := h.read("out"); len(got) != 2 || !strings.Contains(got[0], ` a {`) || !strings.Contains(got[1], ` b {`) {

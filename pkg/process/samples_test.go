@@ -222,7 +222,7 @@ func TestMoteGroup(t *testing.T) {
 		return out
 	}
 	var want map[string]string
-	for seed := range uint64(4) {
+	for seed := range uint64(2) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		left := [][]record.Record{byMote[1], byMote[2], byMote[3], byMote[4]}
 		var mixed []record.Record
