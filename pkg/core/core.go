@@ -517,7 +517,7 @@ func (c *Core) nodeIDs() []int32 {
 }
 
 // Ready is nil when the node serves: JetStream works, the cluster has a
-// leader, the metadata is known, and no partition is quarantined here.
+// leader, and the metadata is known. Quarantined partitions are told apart.
 func (c *Core) Ready() error {
 	if c.closing.Load() {
 		return record.ErrClosed
