@@ -152,7 +152,7 @@ func (d *demo) drain(ctx context.Context) error {
 			return fmt.Errorf("%w: %d records are on the way, processes are %d behind; the uplink says: %s", context.Cause(ctx), s.backlog, s.lag, s.uplink)
 		}
 		s := d.look(ctx)
-		if s.backlog == 0 && s.lag == 0 && s.core >= s.edge+s.windows {
+		if s.backlog == 0 && s.unsent == 0 && s.lag == 0 {
 			calm++
 		} else {
 			calm = 0

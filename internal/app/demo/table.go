@@ -13,9 +13,12 @@ import (
 
 // snapshot is one row of the table.
 type snapshot struct {
-	published, edge, windows, core, backlog, lag int64
-	link                                         string
-	uplink                                       string // what keeps the uplink from forwarding, "" if nothing
+	published, edge, windows, core int64
+	backlog                        int64 // at the edge and not at the core
+	unsent                         int64 // as the uplink sees it
+	lag                            int64 // of the processes
+	link                           string
+	uplink                         string // what keeps the uplink from forwarding, "" if nothing
 }
 
 // look asks all parts.
@@ -34,7 +37,7 @@ func (d *demo) look(ctx context.Context) snapshot {
 		s.core += held(c, rawTopic) + held(c, windowTopic)
 	}
 	u := d.up.Stats()
-	s.backlog = u.Backlog()
+	s.unsent, s.backlog = u.Backlog(), max(s.edge+s.windows-s.core, 0)
 	if err := u.Ready(); err != nil {
 		s.uplink = err.Error()
 	}
