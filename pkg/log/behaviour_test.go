@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"edgehub/pkg/log/record"
@@ -195,7 +196,7 @@ func TestRingWithoutFlush(t *testing.T) {
 // TestRetention drops whole segments by size and by time of ingest, never by
 // the record's timestamp, and not what a group still has to read.
 func TestRetention(t *testing.T) {
-	clock := &manual{ms: 1_700_000_000_000}
+	clock := newManual()
 	tick := make(chan time.Time)
 	o := testOptions(vfs.NewMem())
 	o.Clock, o.ticks, o.segBytes = clock.now, tick, 8<<10
@@ -246,7 +247,7 @@ func TestRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustWait(t, l, lsn)
-	clock.ms += 2 * time.Hour.Milliseconds()
+	clock.ms.Add(2 * time.Hour.Milliseconds())
 	settle()
 	if s := held.Offsets(); s.LogStart == 0 || s.LogStart > 20 {
 		t.Fatalf("held to 20: %+v", s)
@@ -598,4 +599,41 @@ func TestEpochEnd(t *testing.T) {
 		}
 		mustClose(t, l)
 	}
+}
+
+// TestCommitInterval: a commit gathers for the interval and no longer, less if
+// half of what may be pending is there.
+func TestCommitInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testOptions(vfs.NewMem())
+		o.ticks, o.CommitInterval, o.PendingBytes = make(chan time.Time), 100*time.Millisecond, 8<<10
+		l := mustOpen(t, o)
+		defer mustClose(t, l)
+		mustCreate(t, l, "a", 1)
+		p := mustPartition(t, l, "a", 0)
+		synctest.Wait()
+		began, commits := time.Now(), l.Stats().Commits
+		for range 10 {
+			if _, _, err := p.Append(&record.Record{Value: []byte("x")}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		mustAppend(t, p, "last")
+		if d := time.Since(began); d != 100*time.Millisecond || l.Stats().Commits != commits+1 {
+			t.Fatalf("%v, %d commits", d, l.Stats().Commits-commits)
+		}
+		began = time.Now()
+		var lsn LSN
+		for range 20 {
+			var err error
+			if _, lsn, err = p.Append(&record.Record{Value: make([]byte, 300)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Wait(t.Context(), lsn-1); err != nil || time.Since(began) > 50*time.Millisecond {
+			t.Fatalf("%v after %v", err, time.Since(began))
+		}
+		mustWait(t, l, lsn)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,9 +220,15 @@ func produced(pid int64, epoch int16, seq int32, values ...string) []byte {
 }
 
 // manual is a clock that tests move.
-type manual struct{ ms int64 }
+type manual struct{ ms atomic.Int64 }
 
-func (c *manual) now() time.Time { return time.UnixMilli(c.ms) }
+func newManual() *manual {
+	c := new(manual)
+	c.ms.Store(1_700_000_000_000)
+	return c
+}
+
+func (c *manual) now() time.Time { return time.UnixMilli(c.ms.Load()) }
 
 func rewrite(t testing.TB, name string, f func([]byte) []byte) {
 	t.Helper()
