@@ -17,6 +17,7 @@ func scrape(s *obs.Scrape, st uplink.Stats) {
 	s.Counter("uplink_link_written_bytes_total", "Bytes written to the core's connections.", float64(st.Link.BytesWritten))
 	s.Gauge("uplink_link_rate_bytes_per_second", "What the link takes, as measured.", float64(st.Rate))
 	s.Gauge("uplink_link_inflight_bytes", "Bytes sent and not yet acknowledged by the core.", float64(st.InFlight))
+	s.Gauge("uplink_records_per_second", "Records that the core acknowledges, smoothed over some ten seconds.", st.RecordsPerSecond)
 	s.Gauge("uplink_bandwidth_bytes_per_second", "Configured bound, 0: none.", float64(st.Bandwidth))
 	s.Counter("uplink_cursor_commits_total", "Cursor commits that the hub acknowledged.", float64(st.Commits))
 	s.Counter("uplink_cursor_commit_errors_total", "Cursor commits that failed.", float64(st.CommitErrors))

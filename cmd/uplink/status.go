@@ -90,7 +90,11 @@ func printStatus(w io.Writer, st *status) error {
 	if st.Link.LastError != "" {
 		link += " (" + st.Link.LastError + ")"
 	}
-	fmt.Fprintf(w, "site     %s\nstate    %s\nlink     %s\nbacklog  %d records\n\n", orDash(st.Site), ready, link, st.Backlog)
+	backlog := fmt.Sprintf("%d records", st.Backlog)
+	if eta := st.ETA(); eta > 0 {
+		backlog += fmt.Sprintf(", %s at %.0f records/s", eta, st.RecordsPerSecond)
+	}
+	fmt.Fprintf(w, "site     %s\nstate    %s\nlink     %s\nbacklog  %s\n\n", orDash(st.Site), ready, link, backlog)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "TOPIC\tPARTITION\tPRIORITY\tSTATE\tCORE HAS\tHUB HAS\tBACKLOG\tGAPS\tREFUSED\tRTT")
 	for i := range st.Lanes {

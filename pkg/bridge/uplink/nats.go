@@ -299,6 +299,7 @@ func (s *NATSSink) dial(ctx context.Context, site string, u *url.URL) (*natsLink
 		nats.Name(site),
 		nats.NoReconnect(),
 		nats.IgnoreDiscoveredServers(),
+		nats.SkipHostLookup(), // the dialer looks up, within its time
 		nats.CustomInboxPrefix(forward.InboxPrefix(site)),
 		nats.Timeout(natsHandshake),
 		nats.PingInterval(natsPing),

@@ -14,7 +14,9 @@ import (
 // Bounds of a session.
 const (
 	maxFlights  = 64          // Appends in flight of one lane
-	fetchBytes  = 1 << 20     // about as much per fetch
+	fetchBytes  = 1 << 20     // about as much per fetch,
+	fetchTotal  = 8 << 20     // and as much for all lanes together,
+	fetchLeast  = 128 << 10   // but this for each
 	fetchMin    = 64 << 10    // gather as much,
 	fetchWait   = time.Second // but not longer
 	minPatience = 3 * time.Second
@@ -77,13 +79,15 @@ func (l *lane) session(ctx context.Context) error {
 // fetch reads from the cutter's place on and hands messages over, until
 // something goes wrong.
 func (s *session) fetch(ctx context.Context, to chan<- *message) error {
-	o := FetchOptions{MinBytes: fetchMin, MaxBytes: fetchBytes, Wait: fetchWait}
+	o := FetchOptions{MinBytes: fetchMin, Wait: fetchWait}
 	if s.priority >= UrgentPriority {
 		o.MinBytes = 1
 	}
 	var trusted uint64 // the session of the hub that the chain was read behind
 	known := false
 	for {
+		// What is fetched waits for its turn on the link: many lanes fetch less.
+		o.MaxBytes = min(max(fetchTotal/max(1, int(s.u.laneCount.Load())), fetchLeast), fetchBytes)
 		f, err := s.reader.Fetch(ctx, s.cutter.at.next, o)
 		switch {
 		case errors.Is(err, record.ErrOffsetOutOfRange):

@@ -36,7 +36,9 @@ type Reader interface {
 	Offsets(ctx context.Context) (record.Offsets, error)
 	// Fetch returns whole batches, the first of which holds offset or, if
 	// the hub lost it, lies behind it; at least one if there is any, even a
-	// larger one than o.MaxBytes. With none it waits up to o.Wait. The caller
+	// larger one than o.MaxBytes. Of an end that the hub lost there is none
+	// until a record stands behind it: an empty answer declares no gap above
+	// the log start. With none it waits up to o.Wait. The caller
 	// owns the bytes. Errors: record.ErrOffsetOutOfRange,
 	// record.ErrUnknownTopic.
 	Fetch(ctx context.Context, offset int64, o FetchOptions) (Fetched, error)

@@ -19,6 +19,8 @@ type Stats struct {
 	InFlight  int64 `json:"inFlightBytes"`           // sent, not answered
 	Bandwidth int64 `json:"bandwidthBytesPerSecond"` // configured, 0: no limit
 
+	RecordsPerSecond float64 `json:"recordsPerSecond"` // that the core acknowledges, smoothed over some ten seconds
+
 	Commits      int64 `json:"commits"`      // cursor commits that the hub acknowledged
 	CommitErrors int64 `json:"commitErrors"` // those that failed (they are tried again)
 	Reconnects   int64 `json:"reconnects"`   // links dropped because nothing was answered
@@ -33,6 +35,19 @@ func (s *Stats) Backlog() int64 {
 		n += s.Lanes[i].Backlog
 	}
 	return n
+}
+
+// ETA is how long the backlog will take at the rate of the last seconds; 0
+// without a backlog, negative if nothing moves.
+func (s *Stats) ETA() time.Duration {
+	n := s.Backlog()
+	switch {
+	case n == 0:
+		return 0
+	case s.RecordsPerSecond < 1:
+		return -1
+	}
+	return time.Duration(float64(n) / s.RecordsPerSecond * float64(time.Second)).Round(time.Second)
 }
 
 // Ready is nil when hub and core answer and every configured topic is being

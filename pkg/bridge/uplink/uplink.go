@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -71,12 +72,16 @@ type Uplink struct {
 	commitErr atomic.Int64
 	drops     atomic.Int64
 	running   atomic.Bool
+	laneCount atomic.Int32
 
 	mu        sync.Mutex
 	lanes     map[laneKey]*lane
 	missing   []string
 	hubErr    error
-	trouble   bool // the hub cannot be read, and when that was last told
+	counted   int64 // records acknowledged, when they were counted, and
+	countedAt time.Time
+	perSecond float64 // how many in a second
+	trouble   bool    // the hub cannot be read, and when that was last told
 	troubleAt time.Time
 	answerAt  time.Time // when the core last answered anything, or a link was dropped
 }
@@ -204,6 +209,7 @@ func (u *Uplink) own(ctx context.Context) {
 			}()
 			lanes[l.key] = running{cancel, done}
 		}
+		u.laneCount.Store(int32(len(lanes)))
 		var missing []string
 		for _, t := range u.topics {
 			if hub.Topic(t.Name) == nil {
@@ -261,10 +267,27 @@ func (u *Uplink) cursors(ctx context.Context, lanes []*lane) {
 
 func (u *Uplink) commitLoop(ctx context.Context) {
 	for sleep(ctx, u.every) == nil {
+		u.measure()
 		if err := u.commit(ctx); err != nil && ctx.Err() == nil {
 			u.logger.Debug("the cursor was not saved, trying on", "err", err)
 		}
 	}
+}
+
+// measure takes the records acknowledged since the last time into their rate.
+func (u *Uplink) measure() {
+	total := int64(0)
+	for _, l := range u.sorted() {
+		total += l.stats().Records
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := time.Now()
+	if !u.countedAt.IsZero() && total >= u.counted {
+		rate := float64(total-u.counted) / now.Sub(u.countedAt).Seconds()
+		u.perSecond += (rate - u.perSecond) / 4
+	}
+	u.counted, u.countedAt = total, now
 }
 
 // commit saves the cursors that moved. A cursor is a lower bound of the
@@ -436,6 +459,7 @@ func (u *Uplink) Stats() Stats {
 	}
 	u.mu.Lock()
 	s.Missing = slices.Clone(u.missing)
+	s.RecordsPerSecond = math.Round(u.perSecond)
 	s.HubUp = s.Site != "" && u.hubErr == nil
 	if u.hubErr != nil {
 		s.HubErr = u.hubErr.Error()

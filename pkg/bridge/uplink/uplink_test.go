@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -131,6 +132,9 @@ func TestEverythingOnceWhateverHappens(t *testing.T) {
 	if testing.Short() {
 		runs = 8
 	}
+	if n, err := strconv.Atoi(os.Getenv("UPLINK_STORMS")); err == nil {
+		runs = n
+	}
 	for seed := range uint64(runs) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { storm(t, seed) })
@@ -210,6 +214,10 @@ func storm(t *testing.T, seed uint64) {
 	r.core.SetUp(false)
 	r.core.SetUp(true)
 	time.Sleep(10 * time.Second) // for what is late to arrive
+	// A rotten end shows once something stands behind it.
+	r.hub.Append("a", 0, 1, uplinktest.Shape{})
+	r.hub.Append("b", 0, 1, uplinktest.Shape{})
+	r.hub.Append("b", 1, 1, uplinktest.Shape{})
 	r.drained(10 * time.Minute)
 	r.stop()
 	r.verify()

@@ -204,7 +204,7 @@ func (h *Hub) LoseTail(name string, part int, n int64) {
 				break
 			}
 			if hd.NextOffset() > to { // a batch is lost as a whole
-				to = hd.BaseOffset
+				to = max(hd.BaseOffset, p.logStart)
 				p.batches = p.batches[:i:i]
 				break
 			}
