@@ -78,7 +78,6 @@ func drive(t *testing.T, rng *rand.Rand, in feed, crashes int, setup func(*hub),
 	h := openHub(t, vfs.NewMem(), "")
 	h.topic("in", int32(len(in)))
 	for {
-		synctest.Wait() // the journal is made
 		setup(h)
 		var cut <-chan *vfs.Mem
 		if crashes > 0 {
