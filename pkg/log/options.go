@@ -65,6 +65,10 @@ const (
 	minSlotBytes = 1 << 20
 	maxSlotBytes = 8 << 20
 	minSlots     = 4
+
+	// fullSlotBytes is the smallest slot, in whole blocks, whose entries take a
+	// batch of the default max_message_bytes (maxItem).
+	fullSlotBytes = (2*record.DefaultMaxMessageBytes + maxBlock - 1) &^ (maxBlock - 1)
 )
 
 // EnsureDefaults fills zero fields.
@@ -123,6 +127,10 @@ func (o *Options) geometry(total int64) (slotBytes int64, slots int) {
 		want = min(want, total/16)
 	}
 	slotBytes = want / 8 &^ (maxBlock - 1)
+	if slotBytes < fullSlotBytes {
+		// Fewer slots rather than smaller ones, as long as there are enough.
+		slotBytes = min(fullSlotBytes, want/minSlots&^(maxBlock-1))
+	}
 	slotBytes = min(max(slotBytes, minSlotBytes), maxSlotBytes)
 	return slotBytes, int(max(want/slotBytes, minSlots))
 }

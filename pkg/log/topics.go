@@ -147,9 +147,14 @@ func (l *Log) lookup(name string) (*topic, error) {
 	return nil, fmt.Errorf("%w: %s", record.ErrUnknownTopic, name)
 }
 
-// checkConfig fills defaults and says what is wrong.
+// checkConfig fills defaults and says what is wrong. On a disk too small for a
+// journal that takes the default max_message_bytes, the default is what the
+// journal takes.
 func (l *Log) checkConfig(cfg *record.TopicConfig) error {
 	cfg.EnsureDefaults()
+	if cfg.MaxMessageBytes == record.DefaultMaxMessageBytes {
+		cfg.MaxMessageBytes = int32(min(record.DefaultMaxMessageBytes, l.maxItem()))
+	}
 	bad := func(format string, a ...any) error {
 		return fmt.Errorf("%w: %s", record.ErrInvalidConfig, fmt.Sprintf(format, a...))
 	}
