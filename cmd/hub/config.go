@@ -16,7 +16,7 @@ func newConfig(io console) *cobra.Command {
 		Use:   "check FILE",
 		Short: "Check a configuration and name everything that is wrong with it",
 		Long:  "Check a configuration file (- for standard input) and name everything that is wrong with it,\nwith line and column. The environment is not read. Exit code 0: sound, 2: not.",
-		Args:  cobra.ExactArgs(1),
+		Args:  argument("a FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if uplink {
 				if _, err := config.LoadUplink(args[0], nil, set); err != nil {

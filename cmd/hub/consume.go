@@ -38,7 +38,7 @@ value is printed on a line of its own; with --json a line is an object:
 A key, value or header that is null is null. A value that is not UTF-8 is base64
 with "encoding":"base64", a key with "key_encoding":"base64"; such a header is
 {"base64":…}. A header that stands more than once has a list of its values.`,
-		Args: cobra.ExactArgs(1),
+		Args: argument("a TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.topic = args[0]
 			return c.run(cmd.Context())
@@ -56,9 +56,14 @@ with "encoding":"base64", a key with "key_encoding":"base64"; such a header is
 // span is what is to be read of a partition: [next, end).
 type span struct{ next, end int64 }
 
-// quietEnd is how long a partition may stay silent below its end before it
-// counts as read: what is missing there is a hole that the hub reported.
-const quietEnd = 10 * time.Second
+// How silence below the end of a partition is judged: after quietAsk the hub is
+// asked whether it still has that end. If it says so and stays silent for
+// quietAsk again, what is missing is a hole, which the hub reports by itself.
+// Without an answer (a leader is being elected) it is a failure after quietFail.
+const (
+	quietAsk  = 5 * time.Second
+	quietFail = 60 * time.Second
+)
 
 func (c *consume) run(ctx context.Context) error {
 	if c.count < 0 {
@@ -167,7 +172,7 @@ func (c *consume) read(ctx context.Context, cl *kgo.Client, spans map[int32]*spa
 	defer w.Flush()
 	var line []byte
 	printed := int64(0)
-	quiet := time.Now()
+	heard, asked := time.Now(), time.Time{} // asked: when the hub confirmed the ends in this silence
 	for {
 		pollCtx, cancel := context.WithTimeout(ctx, time.Second)
 		fetches := cl.PollRecords(pollCtx, 10_000)
@@ -183,7 +188,7 @@ func (c *consume) read(ctx context.Context, cl *kgo.Client, spans map[int32]*spa
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			r := it.Next()
-			quiet = time.Now()
+			heard, asked = time.Now(), time.Time{}
 			s := spans[r.Partition]
 			if s == nil || !c.follow && r.Offset >= s.end || r.Offset < s.next {
 				continue
@@ -210,30 +215,34 @@ func (c *consume) read(ctx context.Context, cl *kgo.Client, spans map[int32]*spa
 		if left == 0 {
 			return nil
 		}
-		if time.Since(quiet) > quietEnd {
-			return c.ended(ctx, cl, spans)
+		switch silence := time.Since(heard); {
+		case silence < quietAsk:
+		case asked.IsZero():
+			if err := c.confirm(ctx, cl); err == nil {
+				asked = time.Now()
+			} else if silence > quietFail {
+				return fmt.Errorf("read %s at %s: nothing came for %s: %w", c.topic, c.server, quietFail, err)
+			}
+		case time.Since(asked) > quietAsk:
+			for p, s := range spans {
+				if s.next < s.end {
+					fmt.Fprintf(c.io.err, "hub: %s partition %d: offsets %d to %d are not there\n", c.topic, p, s.next, s.end-1)
+				}
+			}
+			return nil
 		}
 	}
 }
 
-// ended decides what silence below the end means: a hole if the hub answers
-// and still has that end, else a failure.
-func (c *consume) ended(ctx context.Context, cl *kgo.Client, spans map[int32]*span) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// confirm is nil if every partition's leader answers.
+func (c *consume) confirm(ctx context.Context, cl *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, c.topic)
-	if err == nil {
-		err = ends.Error()
-	}
 	if err != nil {
-		return fmt.Errorf("read %s at %s: no answer for %s: %w", c.topic, c.server, quietEnd, err)
+		return err
 	}
-	for p, s := range spans {
-		if s.next < s.end {
-			fmt.Fprintf(c.io.err, "hub: %s partition %d: offsets %d to %d are not there\n", c.topic, p, s.next, s.end-1)
-		}
-	}
-	return nil
+	return ends.Error()
 }
 
 func (c *consume) format(b []byte, r *kgo.Record) []byte {

@@ -23,7 +23,7 @@ func newEnroll(io console) *cobra.Command {
 file of sites (cluster.sites of every core node, which must be started again),
 and write the credentials file for the site's uplink. Its secret is stored
 nowhere else.`,
-		Args: cobra.ExactArgs(1),
+		Args: argument("a SITE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			site := args[0]
 			if err := forward.CheckSite(site); err != nil {

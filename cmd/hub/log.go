@@ -15,7 +15,7 @@ func newLog(io console) *cobra.Command {
 		Use:   "verify DIR",
 		Short: "Check the data directory of a hub that is stopped",
 		Long:  "Check every byte of the data directory of a hub that is stopped. Exit code 0: sound.\nElse each damage is a line with topic, partition and the first and last missing offset,\nand the exit code is 1. It changes nothing.",
-		Args:  cobra.ExactArgs(1),
+		Args:  argument("a DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if _, err := os.Stat(args[0]); err != nil {
 				return fmt.Errorf("verify: %w", err)

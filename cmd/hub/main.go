@@ -30,6 +30,7 @@ type console struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	code := execute(ctx, os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Environ()})
 	stop()
 	os.Exit(code)
@@ -109,6 +110,19 @@ func newRoot(io console) *cobra.Command {
 	}
 	wrap(root)
 	return root
+}
+
+// argument wants exactly one argument, called name.
+func argument(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return fmt.Errorf("%s needs %s", cmd.CommandPath(), name)
+		case 1:
+			return nil
+		}
+		return fmt.Errorf("%s takes %s only, not %q too", cmd.CommandPath(), name, args[1])
+	}
 }
 
 // group is a command that only holds others.

@@ -69,7 +69,7 @@ func TestExitCodes(t *testing.T) {
 		{"unknown flag", []string{"run", "--confg", "x"}, 2, "--confg"},
 		{"group without command", []string{"topics"}, 2, "needs a command"},
 		{"unknown subcommand", []string{"topics", "lst"}, 2, `did you mean "list"?`},
-		{"missing argument", []string{"consume"}, 2, "accepts 1 arg"},
+		{"missing argument", []string{"consume"}, 2, "hub consume needs a TOPIC"},
 		{"bad configuration", []string{"run", "--set", "mqtt.lissten=x"}, 2, `did you mean "listen"?`},
 		{"bad level", []string{"run", "--log-level", "loud"}, 2, "debug, info"},
 		{"no such file", []string{"config", "check", "/nonexistent.yaml"}, 2, "/nonexistent.yaml"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,7 +27,7 @@ func newProduce(io console) *cobra.Command {
 		Use:   "produce TOPIC",
 		Short: "Write a record per line of standard input",
 		Long:  "Write a record per line of standard input. It ends with exit code 0 once all of them\nare on disk (at the core: on a majority of disks). With --json it prints how many.",
-		Args:  cobra.ExactArgs(1),
+		Args:  argument("a TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.topic, p.keyed = args[0], cmd.Flags().Changed("key")
 			return p.run(cmd.Context())
@@ -41,7 +42,7 @@ func newProduce(io console) *cobra.Command {
 const maxLine = 64 << 20
 
 func (p *produce) run(ctx context.Context) error {
-	cl, err := p.dial(ctx, kgo.DefaultProduceTopic(p.topic), kgo.ProducerBatchMaxBytes(1_000_000),
+	cl, err := p.dial(ctx, kgo.DefaultProduceTopic(p.topic), kgo.ProducerBatchMaxBytes(1_000_000), kgo.RecordDeliveryTimeout(60*time.Second),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil))) // murmur2 of the key, as everywhere here
 	if err != nil {
 		return err

@@ -126,7 +126,7 @@ func newTopicsDescribe(io console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "describe TOPIC",
 		Short: "Show a topic's partitions, leaders and offsets",
-		Args:  cobra.ExactArgs(1),
+		Args:  argument("a TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.dial(cmd.Context())
 			if err != nil {
@@ -168,7 +168,7 @@ func newTopicsCreate(io console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create TOPIC",
 		Short: "Create a topic",
-		Args:  cobra.ExactArgs(1),
+		Args:  argument("a TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := map[string]*string{}
 			put := func(k, v string) { values[k] = &v }
@@ -225,7 +225,7 @@ func newTopicsDelete(io console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete TOPIC",
 		Short: "Delete a topic with all its records",
-		Args:  cobra.ExactArgs(1),
+		Args:  argument("a TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.dial(cmd.Context())
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"edgehub/internal/config"
+	"edgehub/internal/obs"
+	"edgehub/internal/web"
 	"edgehub/pkg/bridge/mqtt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -342,6 +345,44 @@ func TestRun(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("not ended within 20s")
+	}
+}
+
+// broken is a role whose log has failed.
+type broken struct {
+	gone   chan struct{}
+	closed bool
+}
+
+func (b *broken) start(context.Context, *Hub) error       { return nil }
+func (b *broken) close() error                            { b.closed = true; return nil }
+func (b *broken) failed() <-chan struct{}                 { return b.gone }
+func (b *broken) err() error                              { return errors.New("sync of the journal failed") }
+func (b *broken) ready(context.Context) []string          { return []string{"the log failed"} }
+func (b *broken) health(context.Context) ([]string, bool) { return []string{"the log failed"}, true }
+func (b *broken) status(context.Context, *web.Status)     {}
+func (b *broken) scrape(*obs.Scrape)                      {}
+
+// A hub whose log failed closes and ends with an error, so that the service
+// manager starts it into recovery.
+func TestFailedLogEndsTheHub(t *testing.T) {
+	b := &broken{gone: make(chan struct{})}
+	h := &Hub{cfg: load(t, ""), role: b, logger: slog.New(slog.DiscardHandler)}
+	if got := h.health(t.Context()); got.Status != web.Failing {
+		t.Errorf("health is %+v", got)
+	}
+	close(b.gone)
+	err := h.serve(t.Context(), nil)
+	if err == nil || !strings.Contains(err.Error(), "sync of the journal failed") || !b.closed {
+		t.Errorf("ended with %v, closed: %v", err, b.closed)
+	}
+}
+
+func TestMemoryLimit(t *testing.T) {
+	for in, want := range map[string]int64{"max\n": 0, "268435456\n": 241591904, "9223372036854771712": 0, "": 0, "0": 0} {
+		if got := memoryLimit(in); got/10 != want/10 {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ func Run(ctx context.Context, o Options, reload <-chan *config.Config) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	limitMemory(o.Logger)
 	h, err := Start(ctx, o)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -29,18 +30,23 @@ func Run(ctx context.Context, o Options, reload <-chan *config.Config) error {
 	s := h.Status(ctx)
 	o.Logger.Info("hub serves", "name", s.Name, "role", s.Role, "version", s.Version, "data", s.Data,
 		"mqtt", s.Listeners["mqtt"], "kafka", s.Listeners["kafka"], "http", s.Listeners["http"])
+	return h.serve(ctx, reload)
+}
+
+// serve waits for the end of ctx or of the hub, and closes the hub.
+func (h *Hub) serve(ctx context.Context, reload <-chan *config.Config) (err error) {
 	for {
 		select {
 		case c := <-reload:
 			if err := h.Reload(c); err != nil {
-				o.Logger.Error("configuration not taken over; the old one stays", "err", err)
+				h.logger.Error("configuration not taken over; the old one stays", "err", err)
 			}
 			continue
 		case <-ctx.Done():
-			o.Logger.Info("hub stops")
+			h.logger.Info("hub stops")
 		case <-h.Failed():
 			err = fmt.Errorf("the hub stops so that it can be started into recovery: %w", h.Err())
-			o.Logger.Error("the log failed: nothing is acknowledged any more", "err", h.Err())
+			h.logger.Error("the log failed: nothing is acknowledged any more", "err", h.Err())
 		}
 		break
 	}
@@ -51,10 +57,10 @@ func Run(ctx context.Context, o Options, reload <-chan *config.Config) error {
 	select {
 	case cerr := <-closed:
 		if cerr != nil {
-			o.Logger.Warn("not everything ended in order", "err", cerr)
+			h.logger.Warn("not everything ended in order", "err", cerr)
 		}
 	case <-t.C:
-		o.Logger.Warn("not everything ended in time; it is left as after a kill", "waited", stopPatience)
+		h.logger.Warn("not everything ended in time; it is left as after a kill", "waited", stopPatience)
 	}
 	return err
 }
