@@ -23,6 +23,9 @@ func newConfig(io console) *cobra.Command {
 					return err
 				}
 			} else if _, err := app.LoadConfig(args[0], nil, set); err != nil {
+				if _, uerr := config.LoadUplink(args[0], nil, set); uerr == nil && args[0] != "-" {
+					return usagef("%s is an uplink.yaml, and sound as that: say --uplink", args[0])
+				}
 				return err
 			}
 			_, err := fmt.Fprintf(io.out, "%s is sound\n", args[0])

@@ -22,7 +22,7 @@ func newLog(io console) *cobra.Command {
 			}
 			r, err := log.Verify(args[0])
 			if err != nil {
-				return fmt.Errorf("verify %s: %w", args[0], err)
+				return err
 			}
 			return printVerify(io, args[0], &r, asJSON)
 		},
