@@ -23,7 +23,7 @@ type Arg struct {
 // ParseCall takes apart "name(arg, …)". Errors are *Error.
 func ParseCall(source string) (*Call, error) {
 	if len(source) > MaxSource {
-		return nil, &Error{Source: source[:40] + "…", Line: 1, Column: 1, Message: fmt.Sprintf("longer than %d bytes", MaxSource)}
+		return nil, tooLong(source)
 	}
 	c := &Call{src: source}
 	open := strings.IndexByte(source, '(')

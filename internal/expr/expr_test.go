@@ -212,37 +212,3 @@ func itoa(n int) string {
 	}
 	return string(rune('0' + n))
 }
-
-func FuzzCompile(f *testing.F) {
-	for _, s := range []string{"a < 1", "a.b[0] ?? 'x'", "1 < a < 5", "count(a)", "(((", "a ? b : c", "\xff", "a matches '('"} {
-		f.Add(s)
-	}
-	env := fields{"a": 1.0, "b": "x", "c": true}
-	f.Fuzz(func(t *testing.T, src string) {
-		flt, err := CompileFilter(src)
-		if err != nil {
-			if e := (*Error)(nil); !errors.As(err, &e) || e.Line < 1 || e.Column < 1 {
-				t.Errorf("%q: %#v", src, err)
-			}
-			return
-		}
-		_, _ = flt.Match(env)
-		if sc, err := CompileScalar(src); err == nil {
-			_, _ = sc.Eval(env)
-		}
-	})
-}
-
-func BenchmarkFilter(b *testing.B) {
-	f, err := CompileFilter("temperature < 200 && line == 'a'")
-	if err != nil {
-		b.Fatal(err)
-	}
-	env := fields{"temperature": 21.5, "line": "a"}
-	b.ReportAllocs()
-	for b.Loop() {
-		if ok, _ := f.Match(env); !ok {
-			b.Fatal("no match")
-		}
-	}
-}

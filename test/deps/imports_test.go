@@ -71,7 +71,6 @@ var third = []importers{
 	{module: "github.com/nats-io/nats-server/v2", code: []string{"pkg/core"}, tests: []string{"test/..."}},
 	{module: "github.com/prometheus/client_golang", code: []string{"internal/obs"}, tests: []string{"internal/obs/..."}},
 	{module: "go.etcd.io/bbolt", code: []string{"pkg/log"}},
-	{module: "github.com/expr-lang/expr", code: []string{"internal/expr"}},
 	{module: "go.yaml.in/yaml/v3", code: []string{"internal/config"}, tests: anywhere},
 	{module: "github.com/valyala/fastjson", code: []string{"pkg/payload"}},
 	{module: "github.com/DataDog/sketches-go", code: []string{"pkg/process/agg"}},
@@ -200,7 +199,7 @@ func TestImports(t *testing.T) {
 var unlinked = map[string][]string{
 	"cmd/uplink": {
 		"github.com/nats-io/nats-server/v2", "github.com/mochi-mqtt/server/v2", "github.com/eclipse/paho.mqtt.golang",
-		"github.com/eclipse/paho.golang", "go.etcd.io/bbolt", "github.com/expr-lang/expr", "github.com/twmb/franz-go/pkg/kadm",
+		"github.com/eclipse/paho.golang", "go.etcd.io/bbolt", "github.com/twmb/franz-go/pkg/kadm",
 		module + "/pkg/log/vfs", module + "/pkg/core", module + "/pkg/kafka", module + "/pkg/process", module + "/internal/app",
 		"testing", "github.com/google/go-cmp", "go.uber.org/goleak", "github.com/rogpeppe/go-internal",
 	},
