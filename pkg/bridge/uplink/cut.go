@@ -54,6 +54,7 @@ type cutter struct {
 	at    place
 	codec record.Codec
 
+	split   int
 	gaps    []forward.Gap // declared, not yet in a message
 	open    *message
 	out     []*message
@@ -80,13 +81,15 @@ func (c *cutter) end(epoch int) int64 {
 
 // cut takes what a fetch from c.at.next returned, whole batches in ascending
 // order, with the log start that came with it, and returns messages of up to
-// target bytes of batches, or of one larger batch. It changes raw and the
-// messages alias it. On an error the cutter is spent; what it returns beside
+// target bytes of batches, or of one larger batch. Batches of more than twice
+// split bytes are made anew as smaller ones, unless split is 0: for a slow link,
+// which would carry them too long in one piece. It changes raw and the messages
+// alias it. On an error the cutter is spent; what it returns beside
 // it is good.
 //
 // Errors: errChain, a *damagedError.
-func (c *cutter) cut(raw []byte, logStart int64, target int) ([]*message, error) {
-	c.out = nil
+func (c *cutter) cut(raw []byte, logStart int64, target, split int) ([]*message, error) {
+	c.out, c.split = nil, split
 	n, err := record.Batches(raw, func(h record.Header, b []byte) error {
 		return c.batch(h, b, logStart, target)
 	})
@@ -144,6 +147,9 @@ func (c *cutter) batch(h record.Header, b []byte, logStart int64, target int) er
 		if h.Codec() == record.None {
 			b = c.compressed(b)
 		}
+		if c.split > 0 && len(b) > 2*c.split && h.Count > 1 {
+			return c.rebuild(h, b, epoch, max(1, int(int64(h.Count)*int64(c.split)/int64(len(b)))), target)
+		}
 		if h.Idempotent() || h.ProducerEpoch != -1 || h.BaseSequence != -1 {
 			record.ClearProducer(b)
 		}
@@ -151,7 +157,7 @@ func (c *cutter) batch(h record.Header, b []byte, logStart int64, target int) er
 		return nil
 	}
 	c.mergeEnd(target)
-	return c.rebuild(h, b, epoch, target)
+	return c.rebuild(h, b, epoch, mergeRecords, target)
 }
 
 // epochOf finds the epoch of a batch: the one of its number that gave its
@@ -263,8 +269,9 @@ func (c *cutter) compressed(b []byte) []byte {
 }
 
 // rebuild makes new batches of the records from c.at.next on: of a batch that
-// begins before it, or that compaction left with holes.
-func (c *cutter) rebuild(h record.Header, b []byte, epoch, target int) error {
+// begins before it, that compaction left with holes, or that is too large for
+// the link. They have at most most records.
+func (c *cutter) rebuild(h record.Header, b []byte, epoch, most, target int) error {
 	c.builder.Reset()
 	first := c.at.next
 	flush := func() {
@@ -281,7 +288,7 @@ func (c *cutter) rebuild(h record.Header, b []byte, epoch, target int) error {
 			}
 			return nil
 		}
-		if r.Offset > next || c.builder.Count() >= mergeRecords || c.builder.Size() >= mergeBytes {
+		if r.Offset > next || c.builder.Count() >= min(most, mergeRecords) || c.builder.Size() >= mergeBytes {
 			flush()
 			if r.Offset > next {
 				c.at = place{max(epoch, c.at.epoch), next}

@@ -200,7 +200,7 @@ func TestCut(t *testing.T) {
 				c.target = forward.MaxBatchBytes
 			}
 			cut := newCutter(c.chain, c.at, record.Zstd)
-			messages, err := cut.cut(c.raw, c.logStart, c.target)
+			messages, err := cut.cut(c.raw, c.logStart, c.target, 0)
 			if !errors.Is(err, c.err) || err != nil && c.err == nil {
 				t.Fatalf("error %v, want %v", err, c.err)
 			}
@@ -228,17 +228,42 @@ func TestCut(t *testing.T) {
 func TestCutPassesFlushedBatchesUntouched(t *testing.T) {
 	for _, codec := range []record.Codec{record.Zstd, record.Gzip, record.Snappy, record.LZ4} {
 		raw := batch(40, 50, 0, codec)
-		messages, err := newCutter(chainOf(0), place{0, 40}, record.Zstd).cut(bytes.Clone(raw), 0, forward.MaxBatchBytes)
+		messages, err := newCutter(chainOf(0), place{0, 40}, record.Zstd).cut(bytes.Clone(raw), 0, forward.MaxBatchBytes, 0)
 		if err != nil || len(messages) != 1 || !bytes.Equal(messages[0].batches[0], raw) {
 			t.Errorf("%s: %v", codec, err)
 		}
 		raw = idempotent(40, 50, 0, codec)
 		want := bytes.Clone(raw)
 		record.ClearProducer(want)
-		messages, err = newCutter(chainOf(0), place{0, 40}, record.Zstd).cut(raw, 0, forward.MaxBatchBytes)
+		messages, err = newCutter(chainOf(0), place{0, 40}, record.Zstd).cut(raw, 0, forward.MaxBatchBytes, 0)
 		if err != nil || len(messages) != 1 || !bytes.Equal(messages[0].batches[0], want) {
 			t.Errorf("%s with a producer: %v", codec, err)
 		}
+	}
+}
+
+// For a slow link a large batch becomes small ones.
+func TestCutSplits(t *testing.T) {
+	for _, raw := range [][]byte{batch(0, 5000, 0, record.Zstd), idempotent(0, 5000, 0, record.Snappy), batch(0, 5000, 0, record.None)} {
+		const split = 4000
+		messages, err := newCutter(chainOf(0), place{0, 0}, record.Zstd).cut(raw, 0, split, split)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range messages {
+			if m.bytes > 2*split {
+				t.Errorf("a message of %d bytes", m.bytes)
+			}
+		}
+		at := place{}
+		if d := cmp.Diff(take(t, chainOf(0), &at, messages).records, recs(0, 5000)); d != "" {
+			t.Error(d)
+		}
+	}
+	one := batch(0, 1, 0, record.None)
+	messages, err := newCutter(chainOf(0), place{0, 0}, record.None).cut(one, 0, 1, 1)
+	if err != nil || len(messages) != 1 {
+		t.Errorf("one record: %d messages, %v", len(messages), err)
 	}
 }
 
@@ -259,7 +284,7 @@ func TestCutCompresses(t *testing.T) {
 			want = append(want, copyOf(r))
 			return nil
 		})
-		messages, err := newCutter(chainOf(0), place{0, 0}, record.Zstd).cut(bytes.Clone(raw), 0, forward.MaxBatchBytes)
+		messages, err := newCutter(chainOf(0), place{0, 0}, record.Zstd).cut(bytes.Clone(raw), 0, forward.MaxBatchBytes, 0)
 		if err != nil || len(messages) != 1 || len(messages[0].batches) != 1 {
 			t.Fatalf("%s: %d messages, %v", name, len(messages), err)
 		}
@@ -315,7 +340,7 @@ func TestCutAnyStreamAnyFetches(t *testing.T) {
 					break
 				}
 			}
-			messages, err := c.cut(raw, 0, 1+rng.IntN(forward.MaxBatchBytes))
+			messages, err := c.cut(raw, 0, 1+rng.IntN(forward.MaxBatchBytes), rng.IntN(2)*rng.IntN(5000))
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
@@ -334,10 +359,10 @@ func TestCutAnyStreamAnyFetches(t *testing.T) {
 // Whatever a hub answers, the cutter neither panics nor sends what the core
 // must refuse.
 func FuzzCut(f *testing.F) {
-	f.Add(bytes.Join([][]byte{batch(0, 3, 0, record.None), idempotent(3, 2, 0, record.Zstd), batch(9, 2, 1, record.None)}, nil), int64(1), int64(0), 100)
-	f.Add(batch(0, 600, 0, record.None), int64(5), int64(2), 1)
-	f.Add([]byte{}, int64(0), int64(50), 0)
-	f.Fuzz(func(t *testing.T, raw []byte, next, logStart int64, target int) {
+	f.Add(bytes.Join([][]byte{batch(0, 3, 0, record.None), idempotent(3, 2, 0, record.Zstd), batch(9, 2, 1, record.None)}, nil), int64(1), int64(0), 100, 0)
+	f.Add(batch(0, 600, 0, record.None), int64(5), int64(2), 1, 10)
+	f.Add([]byte{}, int64(0), int64(50), 0, 0)
+	f.Fuzz(func(t *testing.T, raw []byte, next, logStart int64, target, split int) {
 		chain := chainOf(0, 5, 9)
 		next, logStart = max(0, next%1000), max(0, logStart%1000)
 		at := place{0, next}
@@ -350,7 +375,7 @@ func FuzzCut(f *testing.F) {
 			binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 			return nil
 		})
-		messages, err := newCutter(chain, at, record.Zstd).cut(raw, logStart, target)
+		messages, err := newCutter(chain, at, record.Zstd).cut(raw, logStart, target, split)
 		_ = err // what comes beside it must be good all the same
 		place := at
 		for _, m := range messages {

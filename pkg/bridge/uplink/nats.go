@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -85,6 +86,7 @@ type natsLink struct {
 
 	pinging atomic.Bool
 	pings   sync.WaitGroup
+	watches sync.WaitGroup
 
 	mu    sync.Mutex
 	next  uint64
@@ -275,6 +277,7 @@ func (s *NATSSink) serve(ctx context.Context, link *natsLink, u *url.URL) {
 	close(s.up)
 	s.mu.Unlock()
 	s.logger.Info("connected to the core", "server", u.Redacted())
+	link.watches.Go(func() { link.watch(s.logger) })
 	select {
 	case <-link.closed:
 		s.logger.Info("the connection to the core is cut", "server", u.Redacted(), "err", link.nc.LastError())
@@ -303,7 +306,8 @@ func (s *NATSSink) dial(ctx context.Context, site string, u *url.URL) (*natsLink
 		nats.CustomInboxPrefix(forward.InboxPrefix(site)),
 		nats.Timeout(natsHandshake),
 		nats.PingInterval(natsPing),
-		nats.MaxPingsOutstanding(2),
+		// watch judges: behind a large message on a slow link a PONG takes long.
+		nats.MaxPingsOutstanding(math.MaxInt32),
 		nats.SetCustomDialer(d),
 		nats.ClosedHandler(func(*nats.Conn) { close(link.closed) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { s.asyncError(site, err) }),
@@ -384,6 +388,26 @@ func (l *natsLink) send(subject string, msg []byte) (*Call, error) {
 	return nil, fmt.Errorf("%w: %w", ErrDisconnected, err)
 }
 
+// watch drops a link on which, for the time of two pings, nothing was heard
+// and nothing left.
+func (l *natsLink) watch(logger *slog.Logger) {
+	tick := time.NewTicker(natsPing / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.closed:
+			return
+		case <-tick.C:
+		}
+		quiet := min(time.Since(time.Unix(0, l.conn.heardAt.Load())), time.Since(l.conn.lastMoved()))
+		if quiet > 2*natsPing {
+			logger.Warn("the connection to the core is dropped", "err", "silent for "+quiet.Round(time.Second).String())
+			l.conn.Close()
+			return
+		}
+	}
+}
+
 func (l *natsLink) forget(n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -423,6 +447,7 @@ func (l *natsLink) end() {
 		answer(Answer{Err: ErrDisconnected})
 	}
 	l.pings.Wait()
+	l.watches.Wait()
 }
 
 // MaxMessage implements Sink.

@@ -4,16 +4,18 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"edgehub/pkg/forward"
 )
 
 // What the pacer assumes and allows.
 const (
-	firstRate  = 64 << 10 // bytes/s, of a link never measured
-	minBudget  = 16 << 10
-	maxBudget  = 4 << 20
-	minTarget  = 8 << 10
-	fairEvery  = 16 // of so many grants, one goes to who waits longest
-	rateSample = 200 * time.Millisecond
+	firstRate = 64 << 10 // bytes/s, of a link never measured
+	minBudget = 16 << 10
+	maxBudget = 4 << 20
+	minTarget = 8 << 10
+	minRate   = 256
+	fairEvery = 16 // of so many grants, one goes to who waits longest
 )
 
 // pacer decides when which lane may send: by topic priority, within the
@@ -35,9 +37,8 @@ type pacer struct {
 	inflight int64
 	rtt      time.Duration // the shortest seen
 	rate     float64       // bytes/s that the link takes
-	limited  bool          // since the sample began, the budget held something back
-	since    time.Time
-	acked    int64 // since then
+
+	delivered int64 // bytes acknowledged so far
 }
 
 // ticket is a wish to send n bytes. C is closed when they may go.
@@ -47,6 +48,10 @@ type ticket struct {
 	n        int64
 	seq      uint64
 	granted  bool
+
+	at        time.Time // of the grant
+	delivered int64     // by the pacer then
+	limited   bool      // it waited for the budget: the link was full
 }
 
 func newPacer(bandwidth int64) *pacer {
@@ -84,6 +89,21 @@ func (p *pacer) target(limit int) int {
 		rate = min(rate, float64(p.bandwidth))
 	}
 	return min(max(int(rate/2), minTarget), limit)
+}
+
+// slow is the size above which a batch should be split, 0 if the link takes
+// whole ones well.
+func (p *pacer) slow() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rate := p.rate
+	if p.bandwidth > 0 {
+		rate = min(rate, float64(p.bandwidth))
+	}
+	if rate/2 >= forward.MaxBatchBytes {
+		return 0
+	}
+	return max(int(rate/2), minTarget)
 }
 
 // allowance is how long, beside a round trip, the bytes in flight may take.
@@ -133,30 +153,37 @@ func (p *pacer) done(t *ticket, acked bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inflight -= t.n
-	if acked {
-		p.measure(t.n)
-	}
+	p.measure(t, acked)
 	p.pump()
 }
 
-// measure takes n acknowledged bytes into the link's rate. A sample taken
-// while nothing was held back says only what the hub had to send: it may
-// raise the rate, never lower it.
-func (p *pacer) measure(n int64) {
-	p.acked += n
-	took := time.Since(p.since)
-	if took < rateSample && p.inflight > 0 || took <= 0 {
+// measure takes a ticket's end into the link's rate: what was delivered while
+// it was under way, over that time. (Answers come in bunches; over the time
+// between two of them anything could be measured.)
+func (p *pacer) measure(t *ticket, acked bool) {
+	took := time.Since(t.at)
+	if took <= 0 {
 		return
 	}
-	sample := float64(p.acked) / took.Seconds()
+	if !acked {
+		// The link did not carry it in all that time. Without this a message
+		// that never gets through between two cuts would never be made smaller.
+		if most := float64(p.delivered-t.delivered+t.n) / took.Seconds(); took > time.Second && t.n >= 2*minTarget && most < p.rate {
+			p.rate = max(most, minRate)
+		}
+		return
+	}
+	p.delivered += t.n
+	sample := float64(p.delivered-t.delivered) / took.Seconds()
 	switch {
 	case sample > p.rate:
 		p.rate += (sample - p.rate) / 2
-	case p.limited:
-		p.rate += (sample - p.rate) / 4
+	case t.limited:
+		p.rate += (sample - p.rate) / 8
+	default:
+		return // it says only how little the hub had to send
 	}
-	p.rate = max(p.rate, 256)
-	p.since, p.acked, p.limited = time.Now(), 0, false
+	p.rate = max(p.rate, minRate)
 }
 
 // pump grants what may go now.
@@ -172,7 +199,7 @@ func (p *pacer) pump() {
 		}
 		t := p.waiting[i]
 		if p.inflight > 0 && p.inflight+t.n > p.budget() {
-			p.limited = true
+			t.limited = true
 			return // done pumps again
 		}
 		if wait := p.refill(); wait > 0 {
@@ -186,11 +213,8 @@ func (p *pacer) pump() {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
 		p.grants++
 		p.tokens -= float64(t.n)
-		if p.inflight == 0 {
-			p.since, p.acked, p.limited = time.Now(), 0, false
-		}
 		p.inflight += t.n
-		t.granted = true
+		t.granted, t.at, t.delivered = true, time.Now(), p.delivered
 		close(t.C)
 	}
 }

@@ -110,11 +110,15 @@ func TestPacerFollowsTheLink(t *testing.T) {
 	for _, link := range []struct {
 		rate    float64
 		latency time.Duration
-	}{{4_000, 100 * time.Millisecond}, {100_000, 50 * time.Millisecond}, {3_000_000, 300 * time.Millisecond}, {1_000_000, 1500 * time.Millisecond}} {
+		bunch   time.Duration
+	}{
+		{4_000, 100 * time.Millisecond, 0}, {20_000, 200 * time.Millisecond, time.Second}, {100_000, 50 * time.Millisecond, 0},
+		{3_000_000, 300 * time.Millisecond, 0}, {1_000_000, 1500 * time.Millisecond, 0},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPacer(0)
 			defer p.close()
-			p.observe(link.latency)
+			p.observe(link.latency + link.bunch)
 			begun := time.Now()
 			free, total := begun, int64(0)
 			var queue []time.Duration // how long each message was under way
@@ -127,6 +131,9 @@ func TestPacerFollowsTheLink(t *testing.T) {
 				}
 				free = free.Add(time.Duration(float64(k.n) / link.rate * float64(time.Second)))
 				arrive := free.Add(link.latency)
+				if link.bunch > 0 {
+					arrive = arrive.Truncate(link.bunch).Add(link.bunch) // answers come together
+				}
 				time.AfterFunc(arrive.Sub(sent), func() { p.done(k, true) })
 				if time.Since(begun) > time.Minute {
 					total += k.n
@@ -140,7 +147,7 @@ func TestPacerFollowsTheLink(t *testing.T) {
 			slices.Sort(queue)
 			// A message of 8 KB at least, two of them at once.
 			least := time.Duration(float64(2*minTarget) / link.rate * float64(time.Second))
-			if p90 := queue[len(queue)*9/10]; p90 > 2*time.Second+2*link.latency+least {
+			if p90 := queue[len(queue)*9/10]; p90 > 2*time.Second+2*link.latency+2*link.bunch+least {
 				t.Errorf("link of %.0f bytes/s: a message takes %s", link.rate, p90)
 			}
 			synctest.Wait()

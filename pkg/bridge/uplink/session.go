@@ -16,7 +16,7 @@ const (
 	maxFlights  = 64          // Appends in flight of one lane
 	fetchBytes  = 1 << 20     // about as much per fetch,
 	fetchTotal  = 8 << 20     // and as much for all lanes together,
-	fetchLeast  = 128 << 10   // but this for each
+	fetchLeast  = 64 << 10    // but this for each
 	fetchMin    = 64 << 10    // gather as much,
 	fetchWait   = time.Second // but not longer
 	minPatience = 3 * time.Second
@@ -86,8 +86,10 @@ func (s *session) fetch(ctx context.Context, to chan<- *message) error {
 	var trusted uint64 // the session of the hub that the chain was read behind
 	known := false
 	for {
-		// What is fetched waits for its turn on the link: many lanes fetch less.
-		o.MaxBytes = min(max(fetchTotal/max(1, int(s.u.laneCount.Load())), fetchLeast), fetchBytes)
+		// What is fetched is cut for the link as it is now and waits for its
+		// turn: many lanes fetch less, and so do those of a slow link.
+		target := s.u.pacer.target(forward.MaxBatchBytes)
+		o.MaxBytes = min(max(min(fetchTotal/max(1, int(s.u.laneCount.Load())), 4*target), fetchLeast), fetchBytes)
 		f, err := s.reader.Fetch(ctx, s.cutter.at.next, o)
 		switch {
 		case errors.Is(err, record.ErrOffsetOutOfRange):
@@ -117,7 +119,7 @@ func (s *session) fetch(ctx context.Context, to chan<- *message) error {
 			trusted, known = f.Session, f.Session != 0
 		}
 		s.sawOffsets(f.LogStart, f.HighWatermark)
-		messages, err := s.cutter.cut(f.Batches, f.LogStart, s.u.pacer.target(forward.MaxBatchBytes))
+		messages, err := s.cutter.cut(f.Batches, f.LogStart, target, s.u.pacer.slow())
 		for _, m := range messages {
 			select {
 			case to <- m:
