@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -158,16 +157,11 @@ func TestWalkBombs(t *testing.T) {
 					a = x
 				}
 			}
-			best := time.Hour // of several: the machine may be busy
-			for range 5 {
-				begin := time.Now()
-				if _, err := a.schema.walk(tc.version, tc.body); err != tc.want {
-					t.Fatalf("%v, want %v", err, tc.want)
-				}
-				best = min(best, time.Since(begin))
-			}
-			if best > 10*time.Millisecond {
-				t.Errorf("refused after %v", best)
+			// A walk that believed the counts would not come back for seconds
+			// to minutes, which the test's time limit and AllocsPerRun's
+			// eleven runs show.
+			if _, err := a.schema.walk(tc.version, tc.body); err != tc.want {
+				t.Fatalf("%v, want %v", err, tc.want)
 			}
 			if n := testing.AllocsPerRun(10, func() { a.schema.walk(tc.version, tc.body) }); n != 0 {
 				t.Errorf("%v allocations", n)
