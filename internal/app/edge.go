@@ -14,6 +14,7 @@ import (
 	"edgehub/internal/obs"
 	"edgehub/internal/obs/parts"
 	"edgehub/internal/web"
+	"edgehub/pkg/auth"
 	"edgehub/pkg/bridge/mqtt"
 	"edgehub/pkg/kafka"
 	"edgehub/pkg/log"
@@ -36,6 +37,8 @@ type edge struct {
 	kafkaPort atomic.Int32
 	engine    atomic.Pointer[process.Engine]
 	mqtt      atomic.Pointer[mqtt.Broker]
+
+	certificates map[string]*auth.Certificates // by section; set once while starting
 
 	logFailed chan struct{} // stands for the log's while there is none
 }
@@ -104,14 +107,12 @@ func (e *edge) start(_ context.Context, h *Hub) error {
 
 	if c.MQTT.On() {
 		h.enter("the MQTT listener is being opened")
-		b, err := mqtt.Listen(mqtt.Options{
-			Log: l, Listen: c.MQTT.Listen, AllowAnonymous: c.MQTT.AllowAnonymous || config.Loopback(c.MQTT.Listen),
-			Routes: table, Site: c.Name, EnsureTopic: e.topics.ensure, ClockTrusted: e.clock.trusted, Logger: h.logger,
+		err := e.openMQTT(c, mqtt.Options{
+			Log: l, Routes: table, Site: c.Name, EnsureTopic: e.topics.ensure, ClockTrusted: e.clock.trusted, Logger: h.logger,
 		})
 		if err != nil {
-			return listenError("mqtt.listen", c.MQTT.Listen, err)
+			return err
 		}
-		e.mqtt.Store(b)
 	}
 	return nil
 }
@@ -211,7 +212,7 @@ func (e *edge) health(context.Context) ([]string, bool) {
 	return out, false
 }
 
-// Reload takes over what a running hub can: routes. It says why not if
+// Reload takes over what a running hub can: routes, topics, certificates. It says why not if
 // something else has changed.
 func (h *Hub) Reload(c *config.Config) error {
 	e, ok := h.role.(*edge)
@@ -227,6 +228,9 @@ func (h *Hub) Reload(c *config.Config) error {
 	}
 	table, err := route.Compile(rules(c))
 	if err != nil {
+		return err
+	}
+	if err := e.reloadCertificates(); err != nil {
 		return err
 	}
 	problems, err := e.topics.ensureAll(c)
@@ -282,7 +286,11 @@ func (e *edge) status(_ context.Context, s *web.Status) {
 	}
 	s.Log = logStatus(&st)
 	if b := e.mqtt.Load(); b != nil {
-		s.Listeners["mqtt"] = b.Addr().String()
+		for name, addr := range map[string]net.Addr{"mqtt": b.Addr(), "mqtt.tls": b.TLSAddr()} {
+			if addr != nil {
+				s.Listeners[name] = addr.String()
+			}
+		}
 		s.MQTT = mqttStatus(b.Stats())
 	}
 	if k := e.kafka.Load(); k != nil {

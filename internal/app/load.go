@@ -7,6 +7,7 @@ import (
 
 	"edgehub/internal/config"
 	"edgehub/internal/expr"
+	"edgehub/pkg/auth"
 	"edgehub/pkg/process"
 	"edgehub/pkg/route"
 )
@@ -14,7 +15,7 @@ import (
 // LoadConfig reads the configuration of a hub with everything checked that
 // can be without starting it.
 func LoadConfig(path string, env, set []string) (*config.Config, error) {
-	return config.Load(path, env, set, checkRoutes, checkProcesses)
+	return config.Load(path, env, set, checkRoutes, checkProcesses, checkCertificates)
 }
 
 func checkRoutes(c *config.Config, r *config.Report) {
@@ -28,6 +29,32 @@ func checkRoutes(c *config.Config, r *config.Report) {
 		at := fmt.Sprintf("routes[%d].%s", re.Index, re.Field)
 		r.Addf(at, "%s: %s", at, re.Msg)
 	}
+}
+
+func checkCertificates(c *config.Config, r *config.Report) {
+	for at, t := range tlsSections(c) {
+		_, err := auth.LoadCertificates(tlsFiles(t))
+		var fe *auth.FileError
+		switch {
+		case errors.As(err, &fe):
+			r.Addf(at+"."+fe.Field, "%s.%s: %s", at, fe.Field, fe)
+		case err != nil:
+			r.Addf(at, "%s: %s", at, err)
+		}
+	}
+}
+
+// tlsSections are the TLS listeners that are to be opened, by their paths.
+func tlsSections(c *config.Config) map[string]config.TLS {
+	out := map[string]config.TLS{}
+	if c.MQTT.TLS.On() {
+		out["mqtt.tls"] = c.MQTT.TLS
+	}
+	return out
+}
+
+func tlsFiles(t config.TLS) auth.Files {
+	return auth.Files{Cert: t.Cert, Key: t.Key, ClientCA: t.ClientCA}
 }
 
 // flatten takes joined errors apart.

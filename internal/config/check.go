@@ -20,7 +20,7 @@ type Check func(c *Config, r *Report)
 func Load(path string, env, set []string, checks ...Check) (*Config, error) {
 	c := &Config{
 		Role:  Edge,
-		MQTT:  Listener{Listen: "127.0.0.1:1883"},
+		MQTT:  MQTT{Listener: Listener{Listen: "127.0.0.1:1883"}},
 		Kafka: Kafka{Listener: Listener{Listen: "127.0.0.1:9092"}},
 		HTTP:  Listener{Listen: "127.0.0.1:8080"},
 		Log:   Log{CommitInterval: CommitAuto, Journal: 64_000_000, Compression: record.Zstd},
@@ -65,6 +65,9 @@ func (c *Config) finish(r *Report) {
 	if c.Role == CoreNode && !r.Given("mqtt.listen") {
 		c.MQTT.Listen = Off
 	}
+	if t := &c.MQTT.TLS; t.given() && t.Listen == "" {
+		t.Listen = besides(c.MQTT.Listen, "8883")
+	}
 	if c.Cluster.Replicas == 0 {
 		c.Cluster.Replicas = 1
 		if len(c.Cluster.Routes) >= 3 {
@@ -79,8 +82,18 @@ func (c *Config) finish(r *Report) {
 	}
 }
 
+// besides is the address of another port on the interfaces of addr.
+func besides(addr, port string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
 func (c *Config) check(r *Report) {
 	c.checkListeners(r)
+	c.checkTLS(r, "mqtt.tls", c.MQTT.TLS)
 	for i, rt := range c.Routes {
 		at := fmt.Sprintf("routes[%d]", i)
 		if rt.Match == "" {
@@ -179,11 +192,13 @@ func (c *Config) checkListeners(r *Report) {
 			key, addr, allowKey, instead, portOf(addr))
 	}
 	const none = "users and tls are not yet supported"
-	wide("mqtt.listen", c.MQTT.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous, none)
+	const mqttInstead = "or mqtt.tls with a client_ca instead of mqtt.listen"
+	wide("mqtt.listen", c.MQTT.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous, mqttInstead)
+	wide("mqtt.tls.listen", c.MQTT.TLS.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous || c.MQTT.TLS.ClientCA != "", "or ask for certificates by client_ca")
 	wide("kafka.listen", c.Kafka.Listen, "kafka.allow_anonymous", c.Kafka.AllowAnonymous, none)
 	wide("http.listen", c.HTTP.Listen, "http.allow_anonymous", c.HTTP.AllowAnonymous, none)
 	type listener struct{ key, addr string }
-	all := []listener{{"mqtt.listen", c.MQTT.Listen}, {"kafka.listen", c.Kafka.Listen}, {"http.listen", c.HTTP.Listen}}
+	all := []listener{{"mqtt.listen", c.MQTT.Listen}, {"mqtt.tls.listen", c.MQTT.TLS.Listen}, {"kafka.listen", c.Kafka.Listen}, {"http.listen", c.HTTP.Listen}}
 	if c.Role == CoreNode {
 		wide("cluster.clients", c.Cluster.Clients, "cluster.allow_anonymous", c.Cluster.AllowAnonymous || c.Cluster.Sites != "", "or enroll sites and name their file by cluster.sites")
 		if !Loopback(c.Cluster.Listen) && c.Cluster.Listen != Off && c.Cluster.Secret == "" {
@@ -204,6 +219,19 @@ func (c *Config) checkListeners(r *Report) {
 	}
 }
 
+// checkTLS holds that a TLS section has what it needs. Whether the files are
+// good is for a Check.
+func (c *Config) checkTLS(r *Report, at string, t TLS) {
+	if !t.given() {
+		return
+	}
+	for _, need := range []struct{ key, value string }{{"cert", t.Cert}, {"key", t.Key}} {
+		if need.value == "" {
+			r.Addf(at, "%s has no %s: name a file in PEM form", at, need.key)
+		}
+	}
+}
+
 func (c *Config) checkCore(r *Report) {
 	for _, key := range []string{"routes", "process"} {
 		if r.Given(key) {
@@ -211,7 +239,7 @@ func (c *Config) checkCore(r *Report) {
 		}
 	}
 	if c.MQTT.On() {
-		r.Addf("mqtt.listen", "mqtt is not yet supported at the core: leave it out")
+		r.Addf("mqtt", "mqtt is not yet supported at the core: leave it out")
 	}
 	if !c.Kafka.On() {
 		r.Addf("kafka.listen", "a core node serves Kafka: give it an address")

@@ -65,7 +65,7 @@ const full = `
 name: press-line-7
 role: edge
 data: state
-mqtt: {listen: ":1883", allow_anonymous: true}
+mqtt: {listen: ":1883", allow_anonymous: true, tls: {cert: hub.pem, key: /etc/hub.key, client_ca: ca.pem}}
 log: {commit_interval: 0, journal: 64MiB, compression: lz4}
 kafka: {listen: "127.0.0.1:9092", advertise: "gw.local:9092"}
 http: {listen: off}
@@ -111,7 +111,7 @@ func TestFullFile(t *testing.T) {
 	}
 	want := &Config{
 		Name: "press-line-7", Role: Edge, Data: filepath.Join(dir, "state"),
-		MQTT:  Listener{Listen: ":1883", AllowAnonymous: true},
+		MQTT:  MQTT{Listener: Listener{Listen: ":1883", AllowAnonymous: true}, TLS: TLS{Listen: ":8883", Cert: filepath.Join(dir, "hub.pem"), Key: "/etc/hub.key", ClientCA: filepath.Join(dir, "ca.pem")}},
 		Log:   Log{CommitInterval: 0, Journal: 64 << 20, Compression: record.LZ4},
 		Kafka: Kafka{Listener: Listener{Listen: "127.0.0.1:9092"}, Advertise: "gw.local:9092"},
 		HTTP:  Listener{Listen: Off},
@@ -254,14 +254,14 @@ func TestBadOverrides(t *testing.T) {
 	}{
 		{"unknown flag", nil, []string{"mqtt.lissten=x"}, `--set mqtt.lissten=x: unknown key "lissten" in mqtt: did you mean "listen"?`},
 		{"no value", nil, []string{"mqtt.listen"}, `--set mqtt.listen: write --set key=value, as in --set mqtt.listen=127.0.0.1:1883`},
-		{"wide", nil, []string{"mqtt.listen=:1883"}, `--set mqtt.listen=:1883: mqtt.listen ":1883" is open to other machines without a login: add mqtt.allow_anonymous: true to accept everybody (users and tls are not yet supported), or listen on a loopback address, as in 127.0.0.1:1883`},
+		{"wide", nil, []string{"mqtt.listen=:1883"}, `--set mqtt.listen=:1883: mqtt.listen ":1883" is open to other machines without a login: add mqtt.allow_anonymous: true to accept everybody (or mqtt.tls with a client_ca instead of mqtt.listen), or listen on a loopback address, as in 127.0.0.1:1883`},
 		{"below a value", nil, []string{"name.x=1"}, `--set name.x=1: name is a value (name) and has no key "x"`},
-		{"not yet", nil, []string{"mqtt.tls.cert=x"}, `--set mqtt.tls.cert=x: mqtt.tls is not yet supported: leave it out`},
+		{"not yet", nil, []string{"http.tls.cert=x"}, `--set http.tls.cert=x: http.tls is not yet supported: leave it out`},
 		{"list entry", nil, []string{"routes.3.match=x"}, `--set routes.3.match=x: routes has no entry 3: entries count from 0`},
 		{"topic key", nil, []string{"topics.a.b.partition=1"}, `--set topics.a.b.partition=1: unknown key "partition" in topics.<name>: did you mean "partitions"?`},
 		{"unknown variable", []string{"HUB_MQTT_LISTN=x"}, nil, `HUB_MQTT_LISTN: no key of the configuration has this name: did you mean HUB_MQTT_LISTEN?`},
 		{"variable's value", []string{"HUB_LOG_JOURNAL=64 quid"}, nil, `HUB_LOG_JOURNAL: log.journal: "64 quid" is not a size: write a number with B, KB, MB, GB, KiB, MiB or GiB, as in 64MB`},
-		{"variable not yet", []string{"HUB_MQTT_TLS_CERT=x"}, nil, `HUB_MQTT_TLS_CERT: mqtt.tls is not yet supported: leave it out`},
+		{"variable not yet", []string{"HUB_HTTP_TLS_CERT=x"}, nil, `HUB_HTTP_TLS_CERT: http.tls is not yet supported: leave it out`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Load("", c.env, c.set)

@@ -29,7 +29,7 @@ type Config struct {
 	Name    string // the site at an edge, the node at the core; forward.CheckSite holds
 	Role    Role
 	Data    string // folder below which everything lies
-	MQTT    Listener
+	MQTT    MQTT
 	Kafka   Kafka
 	HTTP    Listener
 	Log     Log
@@ -51,6 +51,32 @@ type Listener struct {
 
 // On says whether the listener is to be opened.
 func (l Listener) On() bool { return l.Listen != "" && l.Listen != Off }
+
+// MQTT is the broker.
+type MQTT struct {
+	Listener // MQTT over TCP
+	TLS      TLS
+}
+
+// On says whether any of the broker's listeners is to be opened.
+func (m MQTT) On() bool { return m.Listener.On() || m.TLS.On() }
+
+// TLS is a listener with certificates. Load has read the files once, so that
+// what is wrong with them is known early.
+type TLS struct {
+	Listen string // host:port; "" or Off: not at all
+	Cert   string // path of the chain in PEM form
+	Key    string // path of its key
+	// ClientCA is the path of the CAs of client certificates, which are then
+	// required and say who a client is. "": nobody is asked for one.
+	ClientCA string
+}
+
+// On says whether the listener is to be opened.
+func (t TLS) On() bool { return t.Listen != "" && t.Listen != Off }
+
+// given says whether anything of the section was given.
+func (t TLS) given() bool { return t != TLS{} }
 
 // Kafka is the Kafka listener.
 type Kafka struct {
@@ -129,7 +155,7 @@ func hubFields(c *Config) *Field {
 		section("mqtt", "The MQTT broker. A core node has none unless listen is given.",
 			scalar("listen", "host:port", &c.MQTT.Listen, "127.0.0.1:1883", "Address; \":1883\" is every interface, off is none.", parseListen),
 			scalar("allow_anonymous", "bool", &c.MQTT.AllowAnonymous, "false", "Accept clients without a login from other machines.", parseBool),
-			notYet("tls", "section", "TLS listener: listen, cert, key, client_ca."),
+			section("tls", "MQTT over TLS, opened if cert is given.", tlsFields(&c.MQTT.TLS, "8883")...),
 			notYet("websocket", "section", "WebSocket listener: listen, tls."),
 			notYet("users", "path", "File of users with passwords."),
 			notYet("acl", "list", "Who may publish and subscribe to what."),
@@ -173,6 +199,15 @@ func hubFields(c *Config) *Field {
 		notYet("mqtt_out", "list", "Topics that the hub publishes as MQTT."),
 		notYet("bridge", "section", "Client of existing brokers."),
 	)
+}
+
+func tlsFields(t *TLS, port string) []*Field {
+	return []*Field{
+		scalar("listen", "host:port", &t.Listen, "", "Address. Default: port "+port+" of the interfaces of the listener without TLS.", parseListen),
+		path("cert", &t.Cert, "", "Certificate chain in PEM form."),
+		path("key", &t.Key, "", "Its private key in PEM form."),
+		path("client_ca", &t.ClientCA, "", "CAs in PEM form. With it clients need a certificate, whose common name (or first alternative name) is their user name."),
+	}
 }
 
 func topicsField(c *Config) *Field {

@@ -21,6 +21,7 @@ var direction = map[string][]string{
 	"pkg/process/agg":  {"pkg/payload"},
 	"pkg/route":        {"pkg/log/record", "pkg/payload"},
 	"pkg/forward":      {"pkg/log/record"},
+	"pkg/auth":         nil,
 
 	"pkg/log": {"pkg/log/record", "pkg/log/vfs"},
 

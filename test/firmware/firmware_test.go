@@ -114,7 +114,7 @@ func startHub(t *testing.T) *hub {
 }
 
 func (h *hub) listen(address string) (err error) {
-	h.broker, err = mqtt.Listen(mqtt.Options{Log: h.log, Listen: address, AllowAnonymous: true, Routes: h.routes})
+	h.broker, err = mqtt.Listen(mqtt.Options{Log: h.log, Plain: mqtt.Entrance{Listen: address, AllowAnonymous: true}, Routes: h.routes})
 	return err
 }
 

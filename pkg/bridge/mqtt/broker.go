@@ -33,11 +33,11 @@ const DefaultMaxPacket = 1 << 20
 
 // Options are a Broker's.
 type Options struct {
-	Log            *log.Log     // required; must outlive the Broker
-	Listen         string       // host:port; port 0 takes a free one
-	AllowAnonymous bool         // without it nobody is let in, as there are no users yet
-	Routes         *route.Table // nil: everything to route.DefaultTopic
-	Site           string       // header site of every record; "": none
+	Log    *log.Log     // required; must outlive the Broker
+	Plain  Entrance     // MQTT over TCP; its TLS must be nil
+	TLS    Entrance     // MQTT over TLS; its TLS is required
+	Routes *route.Table // nil: everything to route.DefaultTopic
+	Site   string       // header site of every record; "": none
 	// EnsureTopic creates a log topic if it is missing. nil: with default
 	// settings.
 	EnsureTopic func(name string) error
@@ -65,8 +65,10 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Log == nil:
 		return errors.New("mqtt: a broker needs a log")
-	case o.Listen == "":
+	case o.Plain.Listen == "" && o.TLS.Listen == "":
 		return errors.New("mqtt: a broker needs an address to listen on, host:port")
+	case o.Plain.TLS != nil, o.TLS.Listen != "" && o.TLS.TLS == nil:
+		return errors.New("mqtt: TLS belongs to the TLS entrance, which needs it")
 	case o.MaxPacket < 128 || int64(o.MaxPacket) > math.MaxInt32:
 		return fmt.Errorf("mqtt: largest packet %d: use 128 to %d bytes", o.MaxPacket, math.MaxInt32)
 	}
@@ -78,7 +80,7 @@ type Broker struct {
 	opt      Options
 	log      *slog.Logger
 	server   *engine.Server
-	ln       *listener
+	ways     []*listener
 	ingest   *bridge.Ingest
 	counts   counters
 	quiet    [bridge.Refusals]pace
@@ -87,7 +89,7 @@ type Broker struct {
 	close    sync.Once
 }
 
-// Listen binds the address and serves. It creates the log topics that the
+// Listen binds the addresses and serves. It creates the log topics that the
 // routes name.
 func Listen(o Options) (*Broker, error) {
 	o.EnsureDefaults()
@@ -95,10 +97,10 @@ func Listen(o Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{opt: o, log: o.Logger}
-	var err error
-	if b.ln, err = listen(b, o.Listen); err != nil {
+	if err := b.bind(); err != nil {
 		return nil, err
 	}
+	var err error
 	b.ingest, err = bridge.NewIngest(bridge.IngestOptions{
 		Log: o.Log, Routes: o.Routes, Site: o.Site, EnsureTopic: o.EnsureTopic, ClockTrusted: o.ClockTrusted,
 	})
@@ -106,10 +108,35 @@ func Listen(o Options) (*Broker, error) {
 		err = b.start()
 	}
 	if err != nil {
-		_ = b.ln.ln.Close()
+		b.unbind()
 		return nil, fmt.Errorf("mqtt: %w", err)
 	}
 	return b, nil
+}
+
+// bind opens the addresses, all or none.
+func (b *Broker) bind() error {
+	for _, w := range []struct {
+		id string
+		e  Entrance
+	}{{entranceTCP, b.opt.Plain}, {entranceTLS, b.opt.TLS}} {
+		if w.e.Listen == "" {
+			continue
+		}
+		l, err := listen(b, w.id, w.e)
+		if err != nil {
+			b.unbind()
+			return err
+		}
+		b.ways = append(b.ways, l)
+	}
+	return nil
+}
+
+func (b *Broker) unbind() {
+	for _, l := range b.ways {
+		_ = l.ln.Close()
+	}
 }
 
 func (b *Broker) start() error {
@@ -127,8 +154,10 @@ func (b *Broker) start() error {
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
 		return err
 	}
-	if err := b.server.AddListener(b.ln); err != nil {
-		return err
+	for _, l := range b.ways {
+		if err := b.server.AddListener(l); err != nil {
+			return err
+		}
 	}
 	return b.server.Serve()
 }
@@ -137,8 +166,20 @@ func (b *Broker) start() error {
 // world for a moment to measure memory.
 const sysSeconds = 10
 
-// Addr is the address that the broker listens on.
-func (b *Broker) Addr() net.Addr { return b.ln.ln.Addr() }
+// Addr is the address of MQTT over TCP; nil if that is closed.
+func (b *Broker) Addr() net.Addr { return b.addr(entranceTCP) }
+
+// TLSAddr is the address of MQTT over TLS; nil if that is closed.
+func (b *Broker) TLSAddr() net.Addr { return b.addr(entranceTLS) }
+
+func (b *Broker) addr(id string) net.Addr {
+	for _, l := range b.ways {
+		if l.id == id {
+			return l.ln.Addr()
+		}
+	}
+	return nil
+}
 
 // SetRoutes replaces the routes for publishes that come from now on.
 func (b *Broker) SetRoutes(t *route.Table) error { return b.ingest.SetRoutes(t) }

@@ -56,7 +56,7 @@ func TestListenInUseNamesTheAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	_, err = Listen(Options{Log: openLog(t, log.Options{}), Listen: ln.Addr().String()})
+	_, err = Listen(Options{Log: openLog(t, log.Options{}), Plain: Entrance{Listen: ln.Addr().String()}})
 	if err == nil || !strings.Contains(err.Error(), ln.Addr().String()) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("error %v does not name the address and what is wrong", err)
 	}
@@ -64,7 +64,7 @@ func TestListenInUseNamesTheAddress(t *testing.T) {
 
 func TestMissingTopicIsCreated(t *testing.T) {
 	l := openLog(t, log.Options{JournalBytes: 64 << 20})
-	b, err := Listen(Options{Log: l, Listen: "127.0.0.1:0", AllowAnonymous: true})
+	b, err := Listen(Options{Log: l, Plain: Entrance{Listen: "127.0.0.1:0", AllowAnonymous: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestMissingTopicIsCreated(t *testing.T) {
 
 func TestAnonymousIsRefusedUnlessAllowed(t *testing.T) {
 	l := openLog(t, log.Options{JournalBytes: 64 << 20})
-	b, err := Listen(Options{Log: l, Listen: "127.0.0.1:0"})
+	b, err := Listen(Options{Log: l, Plain: Entrance{Listen: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

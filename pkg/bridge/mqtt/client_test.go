@@ -271,10 +271,10 @@ func TestDeviceReconnectsAndSendsAgain(t *testing.T) {
 }
 
 func connections(b *Broker) []*conn {
-	b.ln.mu.Lock()
-	defer b.ln.mu.Unlock()
+	b.ways[0].mu.Lock()
+	defer b.ways[0].mu.Unlock()
 	var out []*conn
-	for c := range b.ln.conns {
+	for c := range b.ways[0].conns {
 		out = append(out, c)
 	}
 	return out

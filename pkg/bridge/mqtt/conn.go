@@ -50,7 +50,9 @@ const (
 // Lock order: writeMu is never held together with mu.
 type conn struct {
 	net.Conn
-	b *Broker
+	b           *Broker
+	entrance    *Entrance // by which it came
+	certificate string    // name in the client's certificate; "": it has none
 
 	// Owned by the reading goroutine.
 	in       scanner

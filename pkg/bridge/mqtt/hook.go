@@ -40,8 +40,9 @@ func (h *hook) OnConnect(cl *engine.Client, _ packets.Packet) error {
 }
 
 // OnConnectAuthenticate implements engine.Hook.
-func (h *hook) OnConnectAuthenticate(*engine.Client, packets.Packet) bool {
-	return h.b.opt.AllowAnonymous
+func (h *hook) OnConnectAuthenticate(cl *engine.Client, _ packets.Packet) bool {
+	c, ok := cl.Net.Conn.(*conn)
+	return ok && (c.certificate != "" || c.entrance.AllowAnonymous)
 }
 
 // OnACLCheck implements engine.Hook. Who is let in may do everything.

@@ -21,44 +21,72 @@ const acceptPause = 100 * time.Millisecond
 // goroutines that the engine reads them on: Close ends and joins all of them,
 // also those that never said CONNECT.
 type listener struct {
-	b     *Broker
-	ln    net.Listener
-	serve sync.WaitGroup // a goroutine per connection
+	b        *Broker
+	id       string // one of the names below
+	entrance Entrance
+	ln       net.Listener
+	serve    sync.WaitGroup // a goroutine per connection
+	tokens   chan struct{}  // one for each connection that is at its handshake
 
-	mu     sync.Mutex
-	conns  map[*conn]struct{}
-	closed bool
+	mu       sync.Mutex
+	entering map[net.Conn]struct{} // at the handshake
+	conns    map[*conn]struct{}
+	closed   bool
 }
 
-const listenerID = "tcp"
+// Names of listeners, and the keys of the configuration that they stand for.
+const (
+	entranceTCP = "mqtt"
+	entranceTLS = "mqtt.tls"
+)
 
-// listen binds an address. Its errors name the address and what to do.
-func listen(b *Broker, address string) (*listener, error) {
-	ln, err := net.Listen("tcp", address)
+// ListenError says why an address cannot be had.
+type ListenError struct {
+	Key     string // of the configuration, as mqtt.tls.listen
+	Address string
+	Err     error
+}
+
+// Error names the address and what to do.
+func (e *ListenError) Error() string {
+	var advice string
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("mqtt: listen on %s: the address is in use; stop the other program (another hub, mosquitto?) or set mqtt.listen: %w", address, err)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("mqtt: listen on %s: not permitted; use a port above 1023 or give the program CAP_NET_BIND_SERVICE: %w", address, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("mqtt: listen on %s: this machine has no such address; set mqtt.listen: %w", address, err)
-	case err != nil:
-		return nil, fmt.Errorf("mqtt: listen on %s: %w", address, err)
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		advice = fmt.Sprintf(": the address is in use; stop the other program (another hub, mosquitto?) or set %s", e.Key)
+	case errors.Is(e.Err, syscall.EACCES):
+		advice = ": not permitted; use a port above 1023 or give the program CAP_NET_BIND_SERVICE"
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		advice = fmt.Sprintf(": this machine has no such address; set %s", e.Key)
 	}
-	return &listener{b: b, ln: ln, conns: make(map[*conn]struct{})}, nil
+	return fmt.Sprintf("mqtt: listen on %s%s: %v", e.Address, advice, e.Err)
+}
+
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// listen binds an address. Its errors are *ListenError.
+func listen(b *Broker, id string, e Entrance) (*listener, error) {
+	address, key := e.Listen, id+".listen"
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, &ListenError{Key: key, Address: address, Err: err}
+	}
+	return &listener{
+		b: b, id: id, entrance: e, ln: ln, tokens: make(chan struct{}, maxHandshakes),
+		entering: make(map[net.Conn]struct{}), conns: make(map[*conn]struct{}),
+	}, nil
 }
 
 // Init implements listeners.Listener.
 func (l *listener) Init(*slog.Logger) error { return nil }
 
 // ID implements listeners.Listener.
-func (l *listener) ID() string { return listenerID }
+func (l *listener) ID() string { return l.id }
 
 // Address implements listeners.Listener.
 func (l *listener) Address() string { return l.ln.Addr().String() }
 
 // Protocol implements listeners.Listener.
-func (l *listener) Protocol() string { return "tcp" }
+func (l *listener) Protocol() string { return l.id }
 
 // Serve implements listeners.Listener: it accepts until Close.
 func (l *listener) Serve(establish listeners.EstablishFn) {
@@ -72,27 +100,59 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 			time.Sleep(acceptPause)
 			continue
 		}
-		c := newConn(l.b, inner)
-		if !l.add(c, establish) {
+		if !l.add(inner, establish) {
 			_ = inner.Close()
 			return
 		}
 	}
 }
 
-func (l *listener) add(c *conn, establish listeners.EstablishFn) bool {
+// add starts the goroutine of a connection. It waits while too many are at
+// their handshakes, which end by themselves.
+func (l *listener) add(raw net.Conn, establish listeners.EstablishFn) bool {
+	if l.shakes() {
+		l.tokens <- struct{}{}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return false
 	}
-	l.conns[c] = struct{}{}
+	l.entering[raw] = struct{}{}
 	l.b.counts.connects.Add(1)
 	l.serve.Go(func() {
+		c, err := l.open(raw)
+		if err != nil {
+			l.b.counts.handshakes.Add(1)
+			l.b.log.Debug("mqtt connection refused before MQTT", "listener", l.id, "remote", raw.RemoteAddr().String(), "err", err)
+			return
+		}
 		defer l.remove(c)
 		l.attach(c, establish)
 	})
 	return true
+}
+
+// open takes a fresh connection to the first byte of MQTT, or closes it.
+func (l *listener) open(raw net.Conn) (*conn, error) {
+	inner, id, err := l.enter(raw)
+	if l.shakes() {
+		<-l.tokens
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.entering, raw)
+	if err == nil && l.closed {
+		err = net.ErrClosed
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	c := newConn(l.b, inner)
+	c.entrance, c.certificate = &l.entrance, id.name
+	l.conns[c] = struct{}{}
+	return c, nil
 }
 
 // attach runs the engine's reading of one connection to its end. What a
@@ -104,7 +164,7 @@ func (l *listener) attach(c *conn, establish listeners.EstablishFn) {
 			l.b.log.Error("mqtt connection panicked", "client", c.clientID, "err", p, "stack", string(debug.Stack()))
 		}
 	}()
-	err := establish(listenerID, c)
+	err := establish(l.id, c)
 	l.b.log.Debug("mqtt connection ended", "client", c.clientID, "remote", c.RemoteAddr().String(), "err", err)
 }
 
@@ -130,13 +190,16 @@ func (l *listener) Close(closeClients listeners.CloseFn) {
 	for c := range l.conns {
 		open = append(open, c)
 	}
+	for raw := range l.entering {
+		_ = raw.Close()
+	}
 	l.mu.Unlock()
 	for _, c := range open {
 		c.hurry()
 	}
-	closeClients(listenerID) // says goodbye to MQTT 5 clients
+	closeClients(l.id) // says goodbye to MQTT 5 clients
 	for _, c := range open {
-		_ = c.Close()
+		l.serve.Go(func() { _ = c.Close() }) // one that does not read may take a while
 	}
 	l.serve.Wait()
 }
@@ -145,5 +208,5 @@ func (l *listener) Close(closeClients listeners.CloseFn) {
 func (l *listener) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.conns)
+	return len(l.conns) + len(l.entering)
 }

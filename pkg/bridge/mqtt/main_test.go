@@ -42,10 +42,9 @@ func startBroker(t testing.TB, o Options) *Broker {
 	if o.Log == nil {
 		o.Log = openLog(t, log.Options{})
 	}
-	if o.Listen == "" {
-		o.Listen = "127.0.0.1:0"
+	if o.Plain.Listen == "" {
+		o.Plain = Entrance{Listen: "127.0.0.1:0", AllowAnonymous: true}
 	}
-	o.AllowAnonymous = true
 	if o.EnsureTopic == nil { // a small journal takes no large messages
 		o.EnsureTopic = func(name string) error {
 			c := record.DefaultTopicConfig()

@@ -8,6 +8,7 @@ import (
 
 type counters struct {
 	connects, panics      atomic.Int64
+	handshakes            atomic.Int64
 	publishes             [3]atomic.Int64
 	wills                 atomic.Int64
 	held, acks, ackWrites atomic.Int64
@@ -32,13 +33,16 @@ type Stats struct {
 	Delivered   int64 // publishes sent to subscribers
 	Undelivered int64 // publishes dropped because a subscriber was slow
 	Panics      int64 // connections that ended by a bug of the engine
+	// HandshakesFailed are connections that ended before MQTT: no TLS, a
+	// certificate of somebody unknown, no WebSocket.
+	HandshakesFailed int64
 }
 
 // Stats returns a snapshot.
 func (b *Broker) Stats() Stats {
 	i := b.server.Info
 	s := Stats{
-		Connections:      int64(b.ln.count()),
+		Connections:      b.open(),
 		ConnectionsTotal: b.counts.connects.Load(),
 		Sessions:         int64(b.server.Clients.Len()),
 		Subscriptions:    atomic.LoadInt64(&i.Subscriptions),
@@ -52,6 +56,7 @@ func (b *Broker) Stats() Stats {
 		Delivered:        atomic.LoadInt64(&i.MessagesSent),
 		Undelivered:      atomic.LoadInt64(&i.MessagesDropped),
 		Panics:           b.counts.panics.Load(),
+		HandshakesFailed: b.counts.handshakes.Load(),
 	}
 	for q := range s.Publishes {
 		s.Publishes[q] = b.counts.publishes[q].Load()
@@ -60,4 +65,11 @@ func (b *Broker) Stats() Stats {
 		s.Refused[r.String()] = b.counts.refused[r].Load()
 	}
 	return s
+}
+
+func (b *Broker) open() (n int64) {
+	for _, l := range b.ways {
+		n += int64(l.count())
+	}
+	return n
 }
