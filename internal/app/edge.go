@@ -286,10 +286,8 @@ func (e *edge) status(_ context.Context, s *web.Status) {
 	}
 	s.Log = logStatus(&st)
 	if b := e.mqtt.Load(); b != nil {
-		for name, addr := range map[string]net.Addr{"mqtt": b.Addr(), "mqtt.tls": b.TLSAddr()} {
-			if addr != nil {
-				s.Listeners[name] = addr.String()
-			}
+		for name, addr := range mqttAddresses(b) {
+			s.Listeners[name] = addr.String()
 		}
 		s.MQTT = mqttStatus(b.Stats())
 	}

@@ -50,6 +50,9 @@ func tlsSections(c *config.Config) map[string]config.TLS {
 	if c.MQTT.TLS.On() {
 		out["mqtt.tls"] = c.MQTT.TLS
 	}
+	if c.MQTT.WebSocket.TLS.On() {
+		out["mqtt.websocket.tls"] = c.MQTT.WebSocket.TLS
+	}
 	return out
 }
 

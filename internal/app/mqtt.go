@@ -3,6 +3,8 @@ package app
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 
 	"edgehub/internal/config"
 	"edgehub/pkg/auth"
@@ -22,6 +24,12 @@ func (e *edge) openMQTT(c *config.Config, o mqtt.Options) error {
 	if m.TLS.On() {
 		o.TLS = e.entrance(m, m.TLS.Listen, "mqtt.tls")
 	}
+	if w := m.WebSocket; w.On() {
+		o.WebSocket = mqtt.Entrance{Listen: w.Listen, AllowAnonymous: m.AllowAnonymous || config.Loopback(w.Listen)}
+	}
+	if t := m.WebSocket.TLS; t.On() {
+		o.WebSocketTLS = e.entrance(m, t.Listen, "mqtt.websocket.tls")
+	}
 	b, err := mqtt.Listen(o)
 	var le *mqtt.ListenError
 	if errors.As(err, &le) {
@@ -34,12 +42,23 @@ func (e *edge) openMQTT(c *config.Config, o mqtt.Options) error {
 	return nil
 }
 
+// mqttAddresses are those of the broker's listeners, by their names.
+func mqttAddresses(b *mqtt.Broker) map[string]net.Addr {
+	out := map[string]net.Addr{
+		"mqtt": b.Addr(), "mqtt.tls": b.TLSAddr(),
+		"mqtt.websocket": b.WebSocketAddr(), "mqtt.websocket.tls": b.WebSocketTLSAddr(),
+	}
+	maps.DeleteFunc(out, func(_ string, a net.Addr) bool { return a == nil })
+	return out
+}
+
 // entrance is one with TLS. Whoever must show a certificate is not anonymous.
 func (e *edge) entrance(m config.MQTT, listen, section string) mqtt.Entrance {
 	certs := e.certificates[section]
+	asks := certs.Files().ClientCA != ""
 	return mqtt.Entrance{
-		Listen: listen, TLS: certs.Config(), CertificateName: auth.NameOf,
-		AllowAnonymous: certs.Files().ClientCA == "" && (m.AllowAnonymous || config.Loopback(listen)),
+		Listen: listen, TLS: certs.Config(), AsksCertificates: asks, CertificateName: auth.NameOf,
+		AllowAnonymous: !asks && (m.AllowAnonymous || config.Loopback(listen)),
 	}
 }
 

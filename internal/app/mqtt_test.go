@@ -9,6 +9,7 @@ import (
 
 	"edgehub/internal/config"
 	"edgehub/pkg/auth/authtest"
+	"edgehub/pkg/bridge/mqtt"
 )
 
 func TestMQTTOverTLS(t *testing.T) {
@@ -51,4 +52,23 @@ func TestBadCertificateIsAProblemOfTheConfiguration(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
+}
+
+func TestMQTTOverWebSocket(t *testing.T) {
+	ca := authtest.NewCA(t, "ca")
+	cert, key := ca.Issue("hub")
+	h := start(t, load(t, "", "data="+t.TempDir(), "mqtt.websocket.listen=127.0.0.1:0",
+		"mqtt.websocket.tls={listen: 127.0.0.1:0, cert: "+cert+", key: "+key+"}"))
+	for _, server := range []string{"tcp://" + address(t, h, "mqtt"), "ws://" + address(t, h, "mqtt.websocket") + "/mqtt"} {
+		d, err := mqtt.Dial(t.Context(), mqtt.DeviceOptions{Server: server, ClientID: "device"})
+		if err != nil {
+			t.Fatalf("%s: %v", server, err)
+		}
+		d.Close()
+	}
+	c, err := tls.Dial("tcp", address(t, h, "mqtt.websocket.tls"), ca.Client(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }

@@ -68,6 +68,11 @@ func (c *Config) finish(r *Report) {
 	if t := &c.MQTT.TLS; t.given() && t.Listen == "" {
 		t.Listen = besides(c.MQTT.Listen, "8883")
 	}
+	if w := &c.MQTT.WebSocket; w.TLS.given() && w.TLS.Listen == "" {
+		if w.TLS.Listen, w.Listen = w.Listen, ""; w.TLS.Listen == "" {
+			w.TLS.Listen = besides(c.MQTT.Listen, "8083")
+		}
+	}
 	if c.Cluster.Replicas == 0 {
 		c.Cluster.Replicas = 1
 		if len(c.Cluster.Routes) >= 3 {
@@ -94,6 +99,7 @@ func besides(addr, port string) string {
 func (c *Config) check(r *Report) {
 	c.checkListeners(r)
 	c.checkTLS(r, "mqtt.tls", c.MQTT.TLS)
+	c.checkTLS(r, "mqtt.websocket.tls", c.MQTT.WebSocket.TLS)
 	for i, rt := range c.Routes {
 		at := fmt.Sprintf("routes[%d]", i)
 		if rt.Match == "" {
@@ -195,10 +201,13 @@ func (c *Config) checkListeners(r *Report) {
 	const mqttInstead = "or mqtt.tls with a client_ca instead of mqtt.listen"
 	wide("mqtt.listen", c.MQTT.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous, mqttInstead)
 	wide("mqtt.tls.listen", c.MQTT.TLS.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous || c.MQTT.TLS.ClientCA != "", "or ask for certificates by client_ca")
+	wide("mqtt.websocket.listen", c.MQTT.WebSocket.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous, "or mqtt.websocket.tls with a client_ca instead")
+	wide("mqtt.websocket.tls.listen", c.MQTT.WebSocket.TLS.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous || c.MQTT.WebSocket.TLS.ClientCA != "", "or ask for certificates by client_ca")
 	wide("kafka.listen", c.Kafka.Listen, "kafka.allow_anonymous", c.Kafka.AllowAnonymous, none)
 	wide("http.listen", c.HTTP.Listen, "http.allow_anonymous", c.HTTP.AllowAnonymous, none)
 	type listener struct{ key, addr string }
-	all := []listener{{"mqtt.listen", c.MQTT.Listen}, {"mqtt.tls.listen", c.MQTT.TLS.Listen}, {"kafka.listen", c.Kafka.Listen}, {"http.listen", c.HTTP.Listen}}
+	all := []listener{{"mqtt.listen", c.MQTT.Listen}, {"mqtt.tls.listen", c.MQTT.TLS.Listen},
+		{"mqtt.websocket.listen", c.MQTT.WebSocket.Listen}, {"mqtt.websocket.tls.listen", c.MQTT.WebSocket.TLS.Listen}, {"kafka.listen", c.Kafka.Listen}, {"http.listen", c.HTTP.Listen}}
 	if c.Role == CoreNode {
 		wide("cluster.clients", c.Cluster.Clients, "cluster.allow_anonymous", c.Cluster.AllowAnonymous || c.Cluster.Sites != "", "or enroll sites and name their file by cluster.sites")
 		if !Loopback(c.Cluster.Listen) && c.Cluster.Listen != Off && c.Cluster.Secret == "" {

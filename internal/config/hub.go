@@ -54,12 +54,24 @@ func (l Listener) On() bool { return l.Listen != "" && l.Listen != Off }
 
 // MQTT is the broker.
 type MQTT struct {
-	Listener // MQTT over TCP
-	TLS      TLS
+	Listener  // MQTT over TCP
+	TLS       TLS
+	WebSocket WebSocket
 }
 
+// WebSocket is where MQTT is to be had over WebSocket.
+type WebSocket struct {
+	Listen string // host:port without TLS; "" or Off: not at all
+	TLS    TLS
+}
+
+// On says whether the listener without TLS is to be opened.
+func (w WebSocket) On() bool { return w.Listen != "" && w.Listen != Off }
+
 // On says whether any of the broker's listeners is to be opened.
-func (m MQTT) On() bool { return m.Listener.On() || m.TLS.On() }
+func (m MQTT) On() bool {
+	return m.Listener.On() || m.TLS.On() || m.WebSocket.On() || m.WebSocket.TLS.On()
+}
 
 // TLS is a listener with certificates. Load has read the files once, so that
 // what is wrong with them is known early.
@@ -155,8 +167,11 @@ func hubFields(c *Config) *Field {
 		section("mqtt", "The MQTT broker. A core node has none unless listen is given.",
 			scalar("listen", "host:port", &c.MQTT.Listen, "127.0.0.1:1883", "Address; \":1883\" is every interface, off is none.", parseListen),
 			scalar("allow_anonymous", "bool", &c.MQTT.AllowAnonymous, "false", "Accept clients without a login from other machines.", parseBool),
-			section("tls", "MQTT over TLS, opened if cert is given.", tlsFields(&c.MQTT.TLS, "8883")...),
-			notYet("websocket", "section", "WebSocket listener: listen, tls."),
+			section("tls", "MQTT over TLS, opened if cert is given.", tlsFields(&c.MQTT.TLS, "port 8883 of the interfaces of mqtt.listen.")...),
+			section("websocket", "MQTT over WebSocket at path /mqtt, opened if listen or tls.cert is given.",
+				scalar("listen", "host:port", &c.MQTT.WebSocket.Listen, "", "Address, usually with port 8083.", parseListen),
+				section("tls", "WebSocket over TLS (wss).", tlsFields(&c.MQTT.WebSocket.TLS, "websocket.listen, which then speaks TLS only; else port 8083 of the interfaces of mqtt.listen.")...),
+			),
 			notYet("users", "path", "File of users with passwords."),
 			notYet("acl", "list", "Who may publish and subscribe to what."),
 		),
@@ -201,9 +216,9 @@ func hubFields(c *Config) *Field {
 	)
 }
 
-func tlsFields(t *TLS, port string) []*Field {
+func tlsFields(t *TLS, instead string) []*Field {
 	return []*Field{
-		scalar("listen", "host:port", &t.Listen, "", "Address. Default: port "+port+" of the interfaces of the listener without TLS.", parseListen),
+		scalar("listen", "host:port", &t.Listen, "", "Address. Default: "+instead, parseListen),
 		path("cert", &t.Cert, "", "Certificate chain in PEM form."),
 		path("key", &t.Key, "", "Its private key in PEM form."),
 		path("client_ca", &t.ClientCA, "", "CAs in PEM form. With it clients need a certificate, whose common name (or first alternative name) is their user name."),

@@ -69,6 +69,7 @@ var third = []importers{
 	{module: "github.com/mochi-mqtt/server/v2", code: []string{"pkg/bridge/mqtt"}},
 	{module: "github.com/eclipse/paho.mqtt.golang", code: []string{"pkg/bridge/mqtt"}, tests: []string{"internal/app", "test/..."}},
 	{module: "github.com/eclipse/paho.golang", code: []string{"pkg/bridge/mqtt"}, tests: []string{"internal/app", "test/..."}},
+	{module: "github.com/gorilla/websocket", code: []string{"pkg/bridge/mqtt"}},
 	{module: "github.com/nats-io/nats-server/v2", code: []string{"pkg/core"}, tests: []string{"test/..."}},
 	{module: "github.com/prometheus/client_golang", code: []string{"internal/obs"}, tests: []string{"internal/obs/..."}},
 	{module: "go.etcd.io/bbolt", code: []string{"pkg/log"}},

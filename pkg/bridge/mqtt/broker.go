@@ -33,11 +33,14 @@ const DefaultMaxPacket = 1 << 20
 
 // Options are a Broker's.
 type Options struct {
-	Log    *log.Log     // required; must outlive the Broker
-	Plain  Entrance     // MQTT over TCP; its TLS must be nil
-	TLS    Entrance     // MQTT over TLS; its TLS is required
-	Routes *route.Table // nil: everything to route.DefaultTopic
-	Site   string       // header site of every record; "": none
+	Log   *log.Log // required; must outlive the Broker
+	Plain Entrance // MQTT over TCP; its TLS must be nil
+	TLS   Entrance // MQTT over TLS; its TLS is required
+	// WebSocket and WebSocketTLS are MQTT over WebSocket at WebSocketPath;
+	// the TLS of the second is required.
+	WebSocket, WebSocketTLS Entrance
+	Routes                  *route.Table // nil: everything to route.DefaultTopic
+	Site                    string       // header site of every record; "": none
 	// EnsureTopic creates a log topic if it is missing. nil: with default
 	// settings.
 	EnsureTopic func(name string) error
@@ -65,10 +68,11 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Log == nil:
 		return errors.New("mqtt: a broker needs a log")
-	case o.Plain.Listen == "" && o.TLS.Listen == "":
+	case o.Plain.Listen == "" && o.TLS.Listen == "" && o.WebSocket.Listen == "" && o.WebSocketTLS.Listen == "":
 		return errors.New("mqtt: a broker needs an address to listen on, host:port")
-	case o.Plain.TLS != nil, o.TLS.Listen != "" && o.TLS.TLS == nil:
-		return errors.New("mqtt: TLS belongs to the TLS entrance, which needs it")
+	case o.Plain.TLS != nil, o.TLS.Listen != "" && o.TLS.TLS == nil,
+		o.WebSocket.TLS != nil, o.WebSocketTLS.Listen != "" && o.WebSocketTLS.TLS == nil:
+		return errors.New("mqtt: the TLS entrances need a TLS configuration, the others take none")
 	case o.MaxPacket < 128 || int64(o.MaxPacket) > math.MaxInt32:
 		return fmt.Errorf("mqtt: largest packet %d: use 128 to %d bytes", o.MaxPacket, math.MaxInt32)
 	}
@@ -86,6 +90,7 @@ type Broker struct {
 	quiet    [bridge.Refusals]pace
 	lastLSN  atomic.Uint64  // the highest commit that a QoS 1 or 2 publish waits for
 	flushers sync.WaitGroup // of the connections
+	buffers  sync.Pool      // for WebSockets that write
 	close    sync.Once
 }
 
@@ -119,7 +124,7 @@ func (b *Broker) bind() error {
 	for _, w := range []struct {
 		id string
 		e  Entrance
-	}{{entranceTCP, b.opt.Plain}, {entranceTLS, b.opt.TLS}} {
+	}{{entranceTCP, b.opt.Plain}, {entranceTLS, b.opt.TLS}, {entranceWebSocket, b.opt.WebSocket}, {entranceWebSocketTLS, b.opt.WebSocketTLS}} {
 		if w.e.Listen == "" {
 			continue
 		}
@@ -171,6 +176,11 @@ func (b *Broker) Addr() net.Addr { return b.addr(entranceTCP) }
 
 // TLSAddr is the address of MQTT over TLS; nil if that is closed.
 func (b *Broker) TLSAddr() net.Addr { return b.addr(entranceTLS) }
+
+// WebSocketAddr and WebSocketTLSAddr are those of MQTT over WebSocket; nil if
+// that is closed.
+func (b *Broker) WebSocketAddr() net.Addr    { return b.addr(entranceWebSocket) }
+func (b *Broker) WebSocketTLSAddr() net.Addr { return b.addr(entranceWebSocketTLS) }
 
 func (b *Broker) addr(id string) net.Addr {
 	for _, l := range b.ways {

@@ -14,9 +14,11 @@ type Entrance struct {
 	Listen string // host:port, port 0 takes a free one; "": closed
 	// AllowAnonymous lets in who has neither password nor certificate.
 	AllowAnonymous bool
-	// TLS encrypts; with ClientCAs the certificate says who a client is. It
-	// is not changed. nil: plain.
+	// TLS encrypts. It is not changed. nil: plain.
 	TLS *tls.Config
+	// AsksCertificates says that TLS lets in verified client certificates
+	// only, which say who a client is.
+	AsksCertificates bool
 	// CertificateName is who a verified client certificate is for. nil: its
 	// common name. "": nobody, the connection ends.
 	CertificateName func(*x509.Certificate) string
@@ -34,10 +36,10 @@ const (
 
 // who is what the way in says about a client.
 type who struct {
-	name string // of its certificate; "": it has none
+	name string // in its certificate; "": it has none
 }
 
-// enter does what comes before MQTT on a fresh connection: the TLS handshake.
+// enter does what comes before MQTT on a fresh connection: TLS, WebSocket.
 func (l *listener) enter(raw net.Conn) (net.Conn, who, error) {
 	if !l.shakes() {
 		return raw, who{}, nil
@@ -52,7 +54,11 @@ func (l *listener) enter(raw net.Conn) (net.Conn, who, error) {
 }
 
 // shakes says whether anything comes before MQTT.
-func (l *listener) shakes() bool { return l.entrance.TLS != nil }
+func (l *listener) shakes() bool { return l.entrance.TLS != nil || l.overWebSocket() }
+
+func (l *listener) overWebSocket() bool {
+	return l.id == entranceWebSocket || l.id == entranceWebSocketTLS
+}
 
 func (l *listener) shake(raw net.Conn) (c net.Conn, id who, err error) {
 	c = raw
@@ -66,7 +72,10 @@ func (l *listener) shake(raw net.Conn) (c net.Conn, id who, err error) {
 		}
 		c = t
 	}
-	return c, id, nil
+	if l.overWebSocket() {
+		c, err = l.upgrade(c)
+	}
+	return c, id, err
 }
 
 func (l *listener) whoIs(chain []*x509.Certificate) (who, error) {

@@ -38,6 +38,9 @@ type listener struct {
 const (
 	entranceTCP = "mqtt"
 	entranceTLS = "mqtt.tls"
+
+	entranceWebSocket    = "mqtt.websocket"
+	entranceWebSocketTLS = "mqtt.websocket.tls"
 )
 
 // ListenError says why an address cannot be had.

@@ -30,7 +30,7 @@ func tlsEntrance(t testing.TB, ca *authtest.CA, clients bool) (Entrance, *auth.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Entrance{Listen: "127.0.0.1:0", TLS: certs.Config(), CertificateName: auth.NameOf, AllowAnonymous: !clients}, certs
+	return Entrance{Listen: "127.0.0.1:0", TLS: certs.Config(), CertificateName: auth.NameOf, AsksCertificates: clients, AllowAnonymous: !clients}, certs
 }
 
 func dialTLS(t testing.TB, b *Broker, c *tls.Config) (*wire, error) {
