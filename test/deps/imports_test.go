@@ -35,7 +35,7 @@ var direction = map[string][]string{
 	"internal/web":       {"pkg/log", "pkg/log/record"},
 	"internal/obs":       nil,
 	"internal/obs/parts": {"internal/obs", "pkg/..."},
-	"internal/config":    {"internal/expr", "pkg/forward", "pkg/log/record", "pkg/payload", "pkg/route"},
+	"internal/config":    {"internal/expr", "pkg/auth", "pkg/forward", "pkg/log/record", "pkg/payload", "pkg/route"},
 	"internal/app":       {"internal/...", "pkg/..."},
 	"internal/app/demo":  {"internal/...", "pkg/..."},
 
@@ -83,6 +83,7 @@ var third = []importers{
 	{module: "github.com/nats-io/nats.go", code: []string{"pkg/core", "pkg/bridge/uplink", "cmd/..."}, tests: anywhere},
 	{module: "github.com/nats-io/nkeys", code: []string{"pkg/core", "pkg/bridge/uplink", "internal/app/...", "cmd/..."}, tests: anywhere},
 	{module: "github.com/spf13/cobra", code: []string{"cmd/..."}},
+	{module: "golang.org/x/crypto", code: []string{"pkg/auth"}},
 	{module: "golang.org/x/sys", code: []string{"pkg/log", "pkg/log/vfs", "pkg/bridge/uplink", "internal/app/...", "cmd/..."}, tests: anywhere},
 
 	// Kafka: the server speaks kmsg and shares no code with the clients that
