@@ -91,7 +91,7 @@ func newRoot(io console) *cobra.Command {
 	root.AddCommand(
 		newRun(io), newDemo(io),
 		newTopics(io), newConsume(io), newProduce(io), newStatus(io),
-		newLog(io), newConfig(io), newEnroll(io), newVersion(io),
+		newLog(io), newConfig(io), newUser(io), newEnroll(io), newVersion(io),
 	)
 	// Wrong arguments are wrong usage wherever they are.
 	var wrap func(*cobra.Command)

@@ -16,7 +16,10 @@ import (
 	"edgehub/pkg/kafka/kafkatest"
 	"edgehub/pkg/log/record"
 
+	"edgehub/internal/config"
+	"edgehub/pkg/auth"
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 )
@@ -243,6 +246,52 @@ func TestEnroll(t *testing.T) {
 	after, _ := os.ReadFile("sites.yaml")
 	if !strings.Contains(string(before), "press-7: U") || bytes.Equal(before, after) {
 		t.Errorf("sites before\n%s\nand after\n%s", before, after)
+	}
+}
+
+func TestUser(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, c := range []struct {
+		stdin string
+		args  []string
+		code  int
+		want  string
+	}{
+		{"secret\n", []string{"add", "ann"}, 0, "ann is in users.yaml"},
+		{"other", []string{"add", "bob", "--file", "users.yaml"}, 0, "bob is in users.yaml"},
+		{"new\n", []string{"add", "ann"}, 1, "--replace"},
+		{"new\r\n", []string{"add", "ann", "--replace"}, 0, "ann"},
+		{"", []string{"add", "eve"}, 1, "one line of standard input"},
+		{strings.Repeat("x", 2000), []string{"add", "eve"}, 1, "1 to 1024 bytes"},
+		{"x", []string{"add", "a b"}, 2, "blanks"},
+		{"x", []string{"add"}, 2, "needs a NAME"},
+		{"", []string{"remove", "eve"}, 1, "no user eve"},
+		{"", []string{"remove", "bob"}, 0, "bob is removed"},
+		{"", []string{"list"}, 0, "ann\n"},
+		{"", []string{"list", "--file", "none.yaml"}, 1, "none.yaml"},
+	} {
+		code, out, errOut := hub(t, c.stdin, append([]string{"user"}, c.args...)...)
+		if code != c.code || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("user %v: exit %d, want %d with %q\n%s%s", c.args, code, c.code, c.want, out, errOut)
+		}
+	}
+	b, err := os.ReadFile("users.yaml")
+	if err != nil || !strings.Contains(string(b), "ann: $argon2id$v=19$m=7168,t=5,p=1$") || strings.Contains(string(b), "bob") {
+		t.Errorf("%v\n%s", err, b)
+	}
+	if st, err := os.Stat("users.yaml"); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	list, err := config.LoadUsers("users.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := auth.NewUsers(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := users.Login(t.Context(), "ann", "new", ""); err != nil {
+		t.Error(err)
 	}
 }
 

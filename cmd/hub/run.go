@@ -24,7 +24,8 @@ func newRun(io console) *cobra.Command {
 in order on SIGTERM or Ctrl-C. Without a configuration it listens on 127.0.0.1 only.
 
 The file is read first, then variables HUB_… (HUB_MQTT_LISTEN is mqtt.listen), then
-each --set. SIGHUP takes over routes, topics and certificates. See hub config default.`,
+each --set. SIGHUP takes over routes, topics, certificates, users and permissions.
+See hub config default.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {

@@ -39,6 +39,7 @@ type edge struct {
 	mqtt      atomic.Pointer[mqtt.Broker]
 
 	certificates map[string]*auth.Certificates // by section; set once while starting
+	users        *auth.Users                   // of mqtt.users; nil without; set once while starting
 
 	logFailed chan struct{} // stands for the log's while there is none
 }
@@ -212,7 +213,8 @@ func (e *edge) health(context.Context) ([]string, bool) {
 	return out, false
 }
 
-// Reload takes over what a running hub can: routes, topics, certificates. It says why not if
+// Reload takes over what a running hub can: routes, topics,
+// certificates, users and permissions. It says why not if
 // something else has changed.
 func (h *Hub) Reload(c *config.Config) error {
 	e, ok := h.role.(*edge)
@@ -223,8 +225,9 @@ func (h *Hub) Reload(c *config.Config) error {
 	same, then := *old, *c
 	same.Routes, then.Routes = nil, nil
 	same.Topics, then.Topics = nil, nil
+	same.MQTT.ACL, then.MQTT.ACL = nil, nil
 	if !reflect.DeepEqual(same, then) {
-		return errors.New("something else than routes and topics has changed: start the hub again")
+		return errors.New("something else than routes, topics and permissions has changed: start the hub again")
 	}
 	table, err := route.Compile(rules(c))
 	if err != nil {
@@ -242,6 +245,9 @@ func (h *Hub) Reload(c *config.Config) error {
 		if err := b.SetRoutes(table); err != nil {
 			return err
 		}
+	}
+	if err := e.reloadUsers(c); err != nil {
+		return err
 	}
 	e.routes.Store(table)
 	e.cfg.Store(c)

@@ -3,11 +3,13 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"edgehub/internal/config"
 	"edgehub/internal/expr"
 	"edgehub/pkg/auth"
+	"edgehub/pkg/bridge/mqtt"
 	"edgehub/pkg/process"
 	"edgehub/pkg/route"
 )
@@ -15,7 +17,7 @@ import (
 // LoadConfig reads the configuration of a hub with everything checked that
 // can be without starting it.
 func LoadConfig(path string, env, set []string) (*config.Config, error) {
-	return config.Load(path, env, set, checkRoutes, checkProcesses, checkCertificates)
+	return config.Load(path, env, set, checkRoutes, checkProcesses, checkCertificates, checkPermissions)
 }
 
 func checkRoutes(c *config.Config, r *config.Report) {
@@ -42,6 +44,33 @@ func checkCertificates(c *config.Config, r *config.Report) {
 			r.Addf(at, "%s: %s", at, err)
 		}
 	}
+}
+
+func checkPermissions(c *config.Config, r *config.Report) {
+	if c.MQTT.Users != "" {
+		if _, err := config.LoadUsers(c.MQTT.Users); errors.Is(err, fs.ErrNotExist) {
+			r.Addf("mqtt.users", "mqtt.users: %s does not exist: make it by `hub user add NAME --file %[1]s`", c.MQTT.Users)
+		} else if err != nil {
+			r.Addf("mqtt.users", "mqtt.users: %s", err)
+		}
+	}
+	var pe *mqtt.PermissionError
+	if _, err := acl(c); errors.As(err, &pe) {
+		at := fmt.Sprintf("mqtt.acl[%d].%s[%d]", pe.Index, pe.Field, pe.Filter)
+		r.Addf(at, "%s: %s", at, pe.Msg)
+	}
+}
+
+// acl is nil if everybody may do everything: without users and entries.
+func acl(c *config.Config) (*mqtt.ACL, error) {
+	if c.MQTT.Users == "" && len(c.MQTT.ACL) == 0 {
+		return nil, nil
+	}
+	list := make([]mqtt.Permission, len(c.MQTT.ACL))
+	for i, e := range c.MQTT.ACL {
+		list[i] = mqtt.Permission{User: e.User, Publish: e.Publish, Subscribe: e.Subscribe}
+	}
+	return mqtt.NewACL(list)
 }
 
 // tlsSections are the TLS listeners that are to be opened, by their paths.

@@ -17,7 +17,23 @@ func (e *edge) openMQTT(c *config.Config, o mqtt.Options) error {
 	if e.certificates, err = loadCertificates(c); err != nil {
 		return err
 	}
+	if o.ACL, err = acl(c); err != nil {
+		return err
+	}
 	m := c.MQTT
+	if m.Users != "" {
+		list, err := config.LoadUsers(m.Users)
+		if err == nil {
+			e.users, err = auth.NewUsers(list)
+		}
+		if err != nil {
+			return fmt.Errorf("mqtt.users: %w", err)
+		}
+		o.Users = e.users
+		if len(m.ACL) == 0 {
+			o.Logger.Warn("mqtt.users without mqtt.acl: users may log in, and do nothing")
+		}
+	}
 	if m.Listener.On() {
 		o.Plain = mqtt.Entrance{Listen: m.Listen, AllowAnonymous: m.AllowAnonymous || config.Loopback(m.Listen)}
 	}
@@ -73,6 +89,31 @@ func loadCertificates(c *config.Config) (map[string]*auth.Certificates, error) {
 		out[at] = certs
 	}
 	return out, nil
+}
+
+// reloadUsers reads the file of users again and ends the connections of those
+// who are gone or have another password, after it has given out the new acl.
+func (e *edge) reloadUsers(c *config.Config) error {
+	b := e.mqtt.Load()
+	if b == nil {
+		return nil
+	}
+	permissions, err := acl(c)
+	if err != nil {
+		return err
+	}
+	if e.users != nil {
+		list, err := config.LoadUsers(c.MQTT.Users)
+		if err == nil {
+			err = e.users.Set(list)
+		}
+		if err != nil {
+			return fmt.Errorf("mqtt.users: %w", err)
+		}
+	}
+	b.SetACL(permissions)
+	b.CheckLogins()
+	return nil
 }
 
 // reloadCertificates reads the files again; each that is bad keeps what it

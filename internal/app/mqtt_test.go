@@ -4,10 +4,12 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"edgehub/internal/config"
+	"edgehub/pkg/auth"
 	"edgehub/pkg/auth/authtest"
 	"edgehub/pkg/bridge/mqtt"
 )
@@ -71,4 +73,86 @@ func TestMQTTOverWebSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
+}
+
+// Users and permissions end to end, and what a reload makes of them.
+func TestMQTTUsers(t *testing.T) {
+	data, file := t.TempDir(), filepath.Join(t.TempDir(), "users.yaml")
+	password := func(name, password string) {
+		t.Helper()
+		hash, err := auth.HashPassword(password)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = config.ChangeUsers(file, func(list []auth.User) ([]auth.User, error) {
+			list = slices.DeleteFunc(list, func(u auth.User) bool { return u.Name == name })
+			return append(list, auth.User{Name: name, Hash: hash}), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	password("ann", "right")
+	load := func(topic string) *config.Config {
+		return load(t, "mqtt: {acl: [{user: ann, publish: [\""+topic+"\"]}]}\n", "data="+data, "mqtt.users="+file)
+	}
+	h := start(t, load("{user}/#"))
+	dial := func(user, password string) (*mqtt.Device, error) {
+		return mqtt.Dial(t.Context(), mqtt.DeviceOptions{Server: address(t, h, "mqtt"), ClientID: "d", Username: user, Password: password})
+	}
+	for _, c := range [][2]string{{"", ""}, {"ann", "wrong"}, {"eve", "right"}} {
+		if d, err := dial(c[0], c[1]); err == nil {
+			d.Close()
+			t.Errorf("%q with password %q was let in", c[0], c[1])
+		}
+	}
+	try := func(topic string) error {
+		t.Helper()
+		d, err := dial("ann", "right")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		return <-d.Publish(topic, nil, 1)
+	}
+	if err := try("ann/x"); err != nil {
+		t.Errorf("a permitted publish: %v", err)
+	}
+	if err := try("new/x"); err == nil {
+		t.Error("a denied publish was acknowledged")
+	}
+	if err := h.Reload(load("new/#")); err != nil {
+		t.Fatal(err)
+	}
+	if err := try("new/x"); err != nil {
+		t.Errorf("permitted by the new acl: %v", err)
+	}
+	password("ann", "changed")
+	if err := h.Reload(load("new/#")); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := dial("ann", "right"); err == nil {
+		d.Close()
+		t.Error("the old password still counts")
+	}
+	if d, err := dial("ann", "changed"); err != nil {
+		t.Error(err)
+	} else {
+		d.Close()
+	}
+}
+
+func TestBadPermissionsAreProblemsOfTheConfiguration(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"mqtt:\n  acl:\n    - user: ann\n      publish: [a, \"b#\"]\n": `:4:20: mqtt.acl[0].publish[1]: "b#": # and + are whole levels`,
+		"mqtt:\n  users: none.yaml\n":                                  ":2:10: mqtt.users: ",
+	} {
+		file := filepath.Join(t.TempDir(), "hub.yaml")
+		if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadConfig(file, nil, nil); err == nil || !strings.HasPrefix(err.Error(), file+want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
 }

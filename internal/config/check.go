@@ -112,6 +112,12 @@ func (c *Config) check(r *Report) {
 			r.Addf(at+".drop", "%s has both topic and drop: true: leave one out", at)
 		}
 	}
+	for i, e := range c.MQTT.ACL {
+		if e.User == "" {
+			at := fmt.Sprintf("mqtt.acl[%d]", i)
+			r.Addf(at, "%s has no user: name one, or write user: \"*\" for everybody", at)
+		}
+	}
 	c.checkProcess(r)
 	if c.Role == CoreNode {
 		c.checkCore(r)
@@ -198,11 +204,12 @@ func (c *Config) checkListeners(r *Report) {
 			key, addr, allowKey, instead, portOf(addr))
 	}
 	const none = "users and tls are not yet supported"
-	const mqttInstead = "or mqtt.tls with a client_ca instead of mqtt.listen"
-	wide("mqtt.listen", c.MQTT.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous, mqttInstead)
-	wide("mqtt.tls.listen", c.MQTT.TLS.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous || c.MQTT.TLS.ClientCA != "", "or ask for certificates by client_ca")
-	wide("mqtt.websocket.listen", c.MQTT.WebSocket.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous, "or mqtt.websocket.tls with a client_ca instead")
-	wide("mqtt.websocket.tls.listen", c.MQTT.WebSocket.TLS.Listen, "mqtt.allow_anonymous", c.MQTT.AllowAnonymous || c.MQTT.WebSocket.TLS.ClientCA != "", "or ask for certificates by client_ca")
+	const mqttInstead = "or name a file of users by mqtt.users"
+	mqttLogin := c.MQTT.AllowAnonymous || c.MQTT.Users != ""
+	wide("mqtt.listen", c.MQTT.Listen, "mqtt.allow_anonymous", mqttLogin, mqttInstead)
+	wide("mqtt.tls.listen", c.MQTT.TLS.Listen, "mqtt.allow_anonymous", mqttLogin || c.MQTT.TLS.ClientCA != "", "or ask for certificates by client_ca, or name a file of users by mqtt.users")
+	wide("mqtt.websocket.listen", c.MQTT.WebSocket.Listen, "mqtt.allow_anonymous", mqttLogin, mqttInstead)
+	wide("mqtt.websocket.tls.listen", c.MQTT.WebSocket.TLS.Listen, "mqtt.allow_anonymous", mqttLogin || c.MQTT.WebSocket.TLS.ClientCA != "", "or ask for certificates by client_ca, or name a file of users by mqtt.users")
 	wide("kafka.listen", c.Kafka.Listen, "kafka.allow_anonymous", c.Kafka.AllowAnonymous, none)
 	wide("http.listen", c.HTTP.Listen, "http.allow_anonymous", c.HTTP.AllowAnonymous, none)
 	type listener struct{ key, addr string }

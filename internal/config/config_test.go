@@ -65,7 +65,7 @@ const full = `
 name: press-line-7
 role: edge
 data: state
-mqtt: {listen: ":1883", allow_anonymous: true, tls: {cert: hub.pem, key: /etc/hub.key, client_ca: ca.pem}}
+mqtt: {listen: ":1883", allow_anonymous: true, tls: {cert: hub.pem, key: /etc/hub.key, client_ca: ca.pem}, users: users.yaml, acl: [{user: ann, publish: ["a/#", "{user}/+"]}, {user: "*", subscribe: ["#"]}]}
 log: {commit_interval: 0, journal: 64MiB, compression: lz4}
 kafka: {listen: "127.0.0.1:9092", advertise: "gw.local:9092"}
 http: {listen: off}
@@ -111,7 +111,8 @@ func TestFullFile(t *testing.T) {
 	}
 	want := &Config{
 		Name: "press-line-7", Role: Edge, Data: filepath.Join(dir, "state"),
-		MQTT:  MQTT{Listener: Listener{Listen: ":1883", AllowAnonymous: true}, TLS: TLS{Listen: ":8883", Cert: filepath.Join(dir, "hub.pem"), Key: "/etc/hub.key", ClientCA: filepath.Join(dir, "ca.pem")}},
+		MQTT: MQTT{Listener: Listener{Listen: ":1883", AllowAnonymous: true}, TLS: TLS{Listen: ":8883", Cert: filepath.Join(dir, "hub.pem"), Key: "/etc/hub.key", ClientCA: filepath.Join(dir, "ca.pem")}, Users: filepath.Join(dir, "users.yaml"),
+			ACL: []*ACLEntry{{User: "ann", Publish: []string{"a/#", "{user}/+"}}, {User: "*", Subscribe: []string{"#"}}}},
 		Log:   Log{CommitInterval: 0, Journal: 64 << 20, Compression: record.LZ4},
 		Kafka: Kafka{Listener: Listener{Listen: "127.0.0.1:9092"}, Advertise: "gw.local:9092"},
 		HTTP:  Listener{Listen: Off},
@@ -254,7 +255,7 @@ func TestBadOverrides(t *testing.T) {
 	}{
 		{"unknown flag", nil, []string{"mqtt.lissten=x"}, `--set mqtt.lissten=x: unknown key "lissten" in mqtt: did you mean "listen"?`},
 		{"no value", nil, []string{"mqtt.listen"}, `--set mqtt.listen: write --set key=value, as in --set mqtt.listen=127.0.0.1:1883`},
-		{"wide", nil, []string{"mqtt.listen=:1883"}, `--set mqtt.listen=:1883: mqtt.listen ":1883" is open to other machines without a login: add mqtt.allow_anonymous: true to accept everybody (or mqtt.tls with a client_ca instead of mqtt.listen), or listen on a loopback address, as in 127.0.0.1:1883`},
+		{"wide", nil, []string{"mqtt.listen=:1883"}, `--set mqtt.listen=:1883: mqtt.listen ":1883" is open to other machines without a login: add mqtt.allow_anonymous: true to accept everybody (or name a file of users by mqtt.users), or listen on a loopback address, as in 127.0.0.1:1883`},
 		{"below a value", nil, []string{"name.x=1"}, `--set name.x=1: name is a value (name) and has no key "x"`},
 		{"not yet", nil, []string{"http.tls.cert=x"}, `--set http.tls.cert=x: http.tls is not yet supported: leave it out`},
 		{"list entry", nil, []string{"routes.3.match=x"}, `--set routes.3.match=x: routes has no entry 3: entries count from 0`},

@@ -57,6 +57,16 @@ type MQTT struct {
 	Listener  // MQTT over TCP
 	TLS       TLS
 	WebSocket WebSocket
+	// Users is the path of a file of users; "": passwords do not count. With
+	// it nobody is anonymous.
+	Users string
+	ACL   []*ACLEntry
+}
+
+// ACLEntry is one entry of mqtt.acl.
+type ACLEntry struct {
+	User               string // or "*"
+	Publish, Subscribe []string
 }
 
 // WebSocket is where MQTT is to be had over WebSocket.
@@ -172,8 +182,8 @@ func hubFields(c *Config) *Field {
 				scalar("listen", "host:port", &c.MQTT.WebSocket.Listen, "", "Address, usually with port 8083.", parseListen),
 				section("tls", "WebSocket over TLS (wss).", tlsFields(&c.MQTT.WebSocket.TLS, "websocket.listen, which then speaks TLS only; else port 8083 of the interfaces of mqtt.listen.")...),
 			),
-			notYet("users", "path", "File of users with passwords."),
-			notYet("acl", "list", "Who may publish and subscribe to what."),
+			path("users", &c.MQTT.Users, "", "File of users with passwords, written by `hub user add`. With it nobody is anonymous."),
+			aclField(c),
 		),
 		section("log", "How the log of an edge hub writes.",
 			scalar("commit_interval", "duration", &c.Log.CommitInterval, "auto", "How long a commit may gather publishes; 0: at once. auto: 0 on fast disks, 100ms on SD cards and eMMC.", parseCommit),
@@ -214,6 +224,19 @@ func hubFields(c *Config) *Field {
 		notYet("mqtt_out", "list", "Topics that the hub publishes as MQTT."),
 		notYet("bridge", "section", "Client of existing brokers."),
 	)
+}
+
+func aclField(c *Config) *Field {
+	f := sections("acl", "Who may publish and subscribe to what; what is not listed is denied once there are users or an acl.",
+		&c.MQTT.ACL, func() *ACLEntry { return &ACLEntry{} }, func(e *ACLEntry) *Field {
+			return section("", "",
+				scalar("user", "name", &e.User, "", "Name of the user, or \"*\" for everybody.", parseText),
+				list("publish", "topic filter", &e.Publish, "{user} and {client} stand for user name and client id.", parseText),
+				list("subscribe", "topic filter", &e.Subscribe, "Likewise. A filter permits all that it covers.", parseText),
+			)
+		})
+	f.Example = `[{user: "*", publish: ["plant/{user}/#"], subscribe: ["cmd/{client}/#"]}]`
+	return f
 }
 
 func tlsFields(t *TLS, instead string) []*Field {

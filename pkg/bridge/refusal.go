@@ -20,6 +20,7 @@ const (
 	RefusedTopic                   // its log topic cannot be had
 	RefusedFailed                  // the log has failed, is closed, or gave an unknown error
 	RefusedProtocol                // not a message: unknown topic alias, broken packet
+	RefusedDenied                  // the client may not publish to the topic
 	Refusals                       // how many there are
 )
 
@@ -34,6 +35,7 @@ var refusals = [Refusals]struct {
 	RefusedTopic:    {"topic", 0x90, 0x90},
 	RefusedFailed:   {"failed", 0x83, 0x83},
 	RefusedProtocol: {"protocol", 0x83, 0x82},
+	RefusedDenied:   {"denied", 0x87, 0x87},
 }
 
 // String is the refusal's name in metrics.

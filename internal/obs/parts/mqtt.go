@@ -33,6 +33,7 @@ func MQTT(s *obs.Scrape, st mqtt.Stats) {
 	s.Counter("hub_mqtt_ack_writes_total", "Writes that acknowledgements took.", float64(st.AckWrites))
 	s.Counter("hub_mqtt_delivered_total", "Publishes sent to subscribers.", float64(st.Delivered))
 	s.Counter("hub_mqtt_undelivered_total", "Publishes dropped because a subscriber was slow.", float64(st.Undelivered))
+	s.Counter("hub_mqtt_logins_refused_total", "CONNECTs of somebody unknown or not permitted.", float64(st.LoginsRefused))
 	s.Counter("hub_mqtt_handshakes_failed_total", "Connections that ended before MQTT: no TLS, an unknown certificate, no WebSocket.", float64(st.HandshakesFailed))
 	s.Counter("hub_mqtt_panics_total", "Connections that ended by a bug of the engine.", float64(st.Panics))
 }

@@ -13,6 +13,7 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,8 +40,14 @@ type Options struct {
 	// WebSocket and WebSocketTLS are MQTT over WebSocket at WebSocketPath;
 	// the TLS of the second is required.
 	WebSocket, WebSocketTLS Entrance
-	Routes                  *route.Table // nil: everything to route.DefaultTopic
-	Site                    string       // header site of every record; "": none
+	// Users are asked about passwords. With them nobody is let in who has
+	// neither a password nor a certificate, whatever the entrance says. nil:
+	// passwords do not count.
+	Users Users
+	// ACL says who may do what. nil: who is let in may do everything.
+	ACL    *ACL
+	Routes *route.Table // nil: everything to route.DefaultTopic
+	Site   string       // header site of every record; "": none
 	// EnsureTopic creates a log topic if it is missing. nil: with default
 	// settings.
 	EnsureTopic func(name string) error
@@ -91,6 +98,10 @@ type Broker struct {
 	lastLSN  atomic.Uint64  // the highest commit that a QoS 1 or 2 publish waits for
 	flushers sync.WaitGroup // of the connections
 	buffers  sync.Pool      // for WebSockets that write
+	acl      atomic.Pointer[ACL]
+	owners   owners
+	ctx      context.Context // of logins; ends with Close
+	cancel   context.CancelFunc
 	close    sync.Once
 }
 
@@ -102,6 +113,8 @@ func Listen(o Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{opt: o, log: o.Logger}
+	b.acl.Store(o.ACL)
+	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if err := b.bind(); err != nil {
 		return nil, err
 	}
@@ -138,7 +151,13 @@ func (b *Broker) bind() error {
 	return nil
 }
 
+func (b *Broker) hasSession(clientID string) bool {
+	_, ok := b.server.Clients.Get(clientID)
+	return ok
+}
+
 func (b *Broker) unbind() {
+	b.cancel()
 	for _, l := range b.ways {
 		_ = l.ln.Close()
 	}
@@ -212,6 +231,7 @@ func (b *Broker) raise(lsn log.LSN) {
 func (b *Broker) Close() error {
 	var err error
 	b.close.Do(func() {
+		b.cancel()
 		err = b.server.Close()
 		b.flushers.Wait()
 	})

@@ -53,6 +53,9 @@ type conn struct {
 	b           *Broker
 	entrance    *Entrance // by which it came
 	certificate string    // name in the client's certificate; "": it has none
+	password    string    // Users.Version at the login; "": no password was asked for
+	owns        string    // client id that is noted in Broker.owners
+	rights      atomic.Pointer[rights]
 
 	// Owned by the reading goroutine.
 	in       scanner

@@ -1,6 +1,8 @@
 package mqtt
 
 import (
+	"errors"
+
 	engine "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -22,31 +24,55 @@ func (h *hook) Provides(event byte) bool {
 	switch event {
 	case engine.OnConnect, engine.OnConnectAuthenticate, engine.OnACLCheck,
 		engine.OnSessionEstablish, engine.OnSessionEstablished, engine.OnPacketEncode,
-		engine.OnPublish, engine.OnWill, engine.OnWillSent:
+		engine.OnPublish, engine.OnWill, engine.OnWillSent, engine.OnClientExpired:
 		return true
 	}
 	return false
 }
 
-// OnConnect refuses everybody once the log has failed: nothing could be
-// acknowledged.
-func (h *hook) OnConnect(cl *engine.Client, _ packets.Packet) error {
-	if h.b.opt.Log.Err() == nil {
-		return nil
-	}
-	h.b.refused(bridge.RefusedFailed, cl.ID, h.b.opt.Log.Err())
-	_ = h.b.server.SendConnack(cl, packets.ErrServerUnavailable, false, nil)
-	return packets.ErrServerUnavailable
-}
-
-// OnConnectAuthenticate implements engine.Hook.
-func (h *hook) OnConnectAuthenticate(cl *engine.Client, _ packets.Packet) bool {
+// OnConnect lets a client in, or answers why not. Once the log has failed
+// nobody comes in: nothing could be acknowledged.
+func (h *hook) OnConnect(cl *engine.Client, pk packets.Packet) error {
 	c, ok := cl.Net.Conn.(*conn)
-	return ok && (c.certificate != "" || c.entrance.AllowAnonymous)
+	if !ok {
+		return nil // the hub's own
+	}
+	code := packets.ErrServerUnavailable
+	if err := h.b.opt.Log.Err(); err != nil {
+		h.b.refused(bridge.RefusedFailed, cl.ID, err)
+	} else if code = h.b.login(cl, c, &pk); code == packets.CodeSuccess {
+		return nil
+	} else {
+		h.b.counts.logins.Add(1)
+	}
+	answer := code
+	if v3, ok := loginCodes3[code]; ok && cl.Properties.ProtocolVersion < 5 {
+		answer = v3
+	}
+	_ = h.b.server.SendConnack(cl, answer, false, nil)
+	return code
 }
 
-// OnACLCheck implements engine.Hook. Who is let in may do everything.
-func (h *hook) OnACLCheck(*engine.Client, string, bool) bool { return true }
+// loginCodes3 are the codes of MQTT 3 [MQTT-3.2.2.3] that the engine does not
+// give.
+var loginCodes3 = map[packets.Code]packets.Code{
+	packets.ErrBadUsernameOrPassword: {Code: 4, Reason: packets.ErrBadUsernameOrPassword.Reason},
+	packets.ErrNotAuthorized:         {Code: 5, Reason: packets.ErrNotAuthorized.Reason},
+	packets.ErrServerBusy:            packets.Err3ServerUnavailable,
+}
+
+// OnConnectAuthenticate implements engine.Hook. OnConnect has decided.
+func (h *hook) OnConnectAuthenticate(*engine.Client, packets.Packet) bool { return true }
+
+// OnACLCheck implements engine.Hook for subscriptions and deliveries. The
+// engine does not know the topic yet of a publish by alias alone: OnPublish
+// decides about publishes.
+func (h *hook) OnACLCheck(cl *engine.Client, topic string, write bool) bool {
+	return write || h.b.maySubscribe(cl, topic)
+}
+
+// OnClientExpired implements engine.Hook.
+func (h *hook) OnClientExpired(cl *engine.Client) { h.b.owners.expired(cl.ID) }
 
 // OnSessionEstablish tells the connection who it is, just before CONNACK. The
 // engine is about to end an older connection of the same client.
@@ -96,6 +122,10 @@ func (h *hook) OnPublish(cl *engine.Client, pk packets.Packet) (packets.Packet, 
 		h.b.refuse(cl, c, &pk, bridge.RefusedProtocol, packets.ErrTopicAliasInvalid)
 		return pk, packets.ErrRejectPacket
 	}
+	if !h.b.mayPublish(cl, pk.TopicName) {
+		h.b.refuse(cl, c, &pk, bridge.RefusedDenied, errDenied)
+		return pk, packets.ErrRejectPacket
+	}
 	lsn, err := h.b.ingest.Store(pk.TopicName, pk.Payload)
 	if err != nil {
 		h.b.refuse(cl, c, &pk, bridge.RefusalOf(err, h.b.opt.Log.Err() != nil), err)
@@ -107,6 +137,8 @@ func (h *hook) OnPublish(cl *engine.Client, pk packets.Packet) (packets.Packet, 
 	}
 	return pk, nil
 }
+
+var errDenied = errors.New("the acl does not permit it")
 
 // OnWill makes sure that OnWillSent hears of every will: the engine does not
 // call it for a delayed will whose session is gone by then. A will is due

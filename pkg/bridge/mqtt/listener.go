@@ -173,6 +173,9 @@ func (l *listener) attach(c *conn, establish listeners.EstablishFn) {
 
 func (l *listener) remove(c *conn) {
 	_ = c.Close()
+	if c.owns != "" {
+		l.b.owners.leave(c.owns, l.b.hasSession)
+	}
 	l.mu.Lock()
 	delete(l.conns, c)
 	l.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 
 type counters struct {
 	connects, panics      atomic.Int64
-	handshakes            atomic.Int64
+	handshakes, logins    atomic.Int64
 	publishes             [3]atomic.Int64
 	wills                 atomic.Int64
 	held, acks, ackWrites atomic.Int64
@@ -36,6 +36,7 @@ type Stats struct {
 	// HandshakesFailed are connections that ended before MQTT: no TLS, a
 	// certificate of somebody unknown, no WebSocket.
 	HandshakesFailed int64
+	LoginsRefused    int64 // CONNECTs of somebody unknown or not permitted
 }
 
 // Stats returns a snapshot.
@@ -56,6 +57,7 @@ func (b *Broker) Stats() Stats {
 		Delivered:        atomic.LoadInt64(&i.MessagesSent),
 		Undelivered:      atomic.LoadInt64(&i.MessagesDropped),
 		Panics:           b.counts.panics.Load(),
+		LoginsRefused:    b.counts.logins.Load(),
 		HandshakesFailed: b.counts.handshakes.Load(),
 	}
 	for q := range s.Publishes {
