@@ -70,7 +70,15 @@ func (l *Log) maxItem() int64 { return l.j.slotBytes / 2 }
 
 // reserve waits until n more bytes may be pending. A single item larger than
 // the limit passes when nothing else is pending.
-func (l *Log) reserve(n int64) error {
+//
+// With user set the bytes are not of internal topics alone: a full disk refuses
+// them, also while they wait.
+func (l *Log) reserve(n int64, user bool) error {
+	if user {
+		if err := l.refused(); err != nil {
+			return err
+		}
+	}
 	v := l.pending.Add(n)
 	if v > l.pendLimit/2 && l.interval > 0 {
 		l.hurry()
@@ -88,6 +96,11 @@ func (l *Log) reserve(n int64) error {
 		case <-l.closeCh:
 			return record.ErrClosed
 		default:
+		}
+		if user {
+			if err := l.refused(); err != nil {
+				return err
+			}
 		}
 		if v := l.pending.Load(); v != 0 && v+n > l.pendLimit {
 			l.pendFree.Wait()
@@ -201,6 +214,8 @@ func (p *Partition) appendRecord(rec *record.Record, reserved int64) int64 {
 // yet committed. rec's bytes are copied; its Offset is ignored.
 //
 // Errors: ErrTooLarge, ErrUnknownTopic (deleted), ErrStorage, ErrClosed.
+// ErrStorage while Log.Err is nil means that the disk is full: records are taken
+// again when there is room.
 func (p *Partition) Append(rec *record.Record) (offset int64, lsn LSN, err error) {
 	l := p.log
 	n := recordBytes(rec)
@@ -208,7 +223,7 @@ func (p *Partition) Append(rec *record.Record) (offset int64, lsn LSN, err error
 		return 0, 0, fmt.Errorf("%w: a record of %d bytes, %s takes %d", record.ErrTooLarge, n, p.topic.name, p.maxBytes.Load())
 	}
 	n += partitionOverhead / 8 // batches hold more than one record on the whole
-	if err := l.reserve(n); err != nil {
+	if err := l.reserve(n, !p.topic.internal); err != nil {
 		return 0, 0, err
 	}
 	if err := l.enter(n); err != nil {
@@ -240,9 +255,10 @@ type GroupRecord struct {
 // journal entry holds them all or, after a crash, none is there. Offsets are in
 // the order of recs. It is else like Append.
 func (l *Log) AppendGroup(recs []GroupRecord) (offsets []int64, lsn LSN, err error) {
-	n := int64(0)
+	n, user := int64(0), false
 	for i := range recs {
 		p, k := recs[i].Partition, recordBytes(&recs[i].Record)
+		user = user || !p.topic.internal
 		if k > int64(p.maxBytes.Load()) {
 			return nil, 0, fmt.Errorf("%w: a record of %d bytes, %s takes %d", record.ErrTooLarge, k, p.topic.name, p.maxBytes.Load())
 		}
@@ -254,7 +270,7 @@ func (l *Log) AppendGroup(recs []GroupRecord) (offsets []int64, lsn LSN, err err
 	if len(recs) == 0 {
 		return nil, l.Durable(), nil
 	}
-	if err := l.reserve(n); err != nil {
+	if err := l.reserve(n, user); err != nil {
 		return nil, 0, err
 	}
 	if err := l.enter(n); err != nil {
@@ -318,7 +334,7 @@ func (l *Log) appendBatch(in *record.Append, out *record.Appended) (LSN, error) 
 		return 0, fmt.Errorf("%w: %d bytes, %s takes %d", record.ErrTooLarge, len(in.Batch), in.Topic, p.maxBytes.Load())
 	}
 	n := int64(len(in.Batch)) + partitionOverhead
-	if err := l.reserve(n); err != nil {
+	if err := l.reserve(n, !p.topic.internal); err != nil {
 		return 0, err
 	}
 	if err := l.enter(n); err != nil {

@@ -564,7 +564,12 @@ func TestDiskFull(t *testing.T) {
 	if err := l.Err(); err != nil || l.Stats().FlushErrors == 0 {
 		t.Fatalf("%v, %d flush errors", err, l.Stats().FlushErrors)
 	}
+	if _, _, err := p.Append(&record.Record{}); !errors.Is(err, record.ErrStorage) || !l.Stats().Refusing {
+		t.Fatalf("append to a full disk: %v", err)
+	}
 	fault.SetRule(nil)
+	tick <- time.Time{}
+	tick <- time.Time{} // the first is done
 	mustAppend(t, p, "more")
 	mustClose(t, l)
 	l = mustOpen(t, o)

@@ -3,6 +3,7 @@ package log
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -82,7 +83,9 @@ func (l *Log) commitLoop() {
 			l.gather(timer)
 		}
 		l.kicked.Store(false)
-		if err := l.commitOnce(); err != nil {
+		if err := l.commitOnce(); errors.Is(err, errFullClosing) {
+			return // nothing of it is acknowledged
+		} else if err != nil {
 			l.fail(err)
 			return
 		}

@@ -13,6 +13,9 @@ import (
 // loadInternal reads the log's own topics: where each epoch began, and the
 // offsets of groups.
 func (l *Log) loadInternal() error {
+	if err := l.loadLedger(); err != nil {
+		return fmt.Errorf("read %s: %w", LedgerTopic, err)
+	}
 	if err := l.loadEpochs(); err != nil {
 		return fmt.Errorf("read %s: %w", record.EpochsTopic, err)
 	}
@@ -101,7 +104,7 @@ func (l *Log) beginEpoch() error {
 	if n > l.maxItem() {
 		return fmt.Errorf("the epoch record of %d partitions takes %d bytes, one journal entry %d", len(e.Starts), n, l.maxItem())
 	}
-	if err := l.reserve(n); err != nil {
+	if err := l.reserve(n, false); err != nil {
 		return err
 	}
 	if err := l.enter(n); err != nil {

@@ -211,6 +211,7 @@ func (p *Partition) quarantine(h hole, file, reason string) {
 	p.log.stat.quarantined(Damage{Topic: p.topic.name, Partition: p.index, First: h.first, Last: h.last, File: file, Reason: reason})
 	p.log.log.Error("records are lost", "topic", p.topic.name, "partition", p.index,
 		"first", h.first, "last", h.last, "file", file, "reason", reason)
+	p.enterLost(h, file, reason)
 }
 
 // OffsetForTime finds the first offset, not below the log start, whose record

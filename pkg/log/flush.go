@@ -2,7 +2,6 @@ package log
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,8 +20,6 @@ const (
 
 	// tickEvery is how often ages and retention are looked at.
 	tickEvery = time.Second
-	// fullRetry is how long flushing waits after the disk was full.
-	fullRetry = 5 * time.Second
 )
 
 // flusher writes heads to segments, syncs and seals them, moves the tail of the
@@ -43,10 +40,10 @@ type flusher struct {
 	trees  []doomed
 	pins   map[uint64]int // sequences of deletions that are under way
 
-	wakeCh  chan struct{}
-	fullTil time.Time // the disk was full: no flush before
-	ended   bool      // the goroutine has ended; Close does the rest
-	w       segWriter
+	wakeCh chan struct{}
+	full   bool // the disk was full: no flush before the next tick
+	ended  bool // the goroutine has ended; Close does the rest
+	w      segWriter
 }
 
 // doomed is a deleted topic whose files are to go.
@@ -103,10 +100,28 @@ func (f *flusher) through(seq uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.tail.Load() <= seq {
-		if f.l.isFailed() {
-			return f.l.Err()
+		if err := f.hopeless(); err != nil {
+			return err
 		}
 		f.moved.Wait()
+	}
+	return nil
+}
+
+// errFullClosing ends a commit that waits for room on a full disk, at Close.
+var errFullClosing = fmt.Errorf("closed while the disk is full: %w", syscall.ENOSPC)
+
+// hopeless is why the committer should not wait for the flusher any more.
+func (f *flusher) hopeless() error {
+	if f.l.isFailed() {
+		return f.l.Err()
+	}
+	select {
+	case <-f.l.closeCh:
+		if f.l.space.blocked.Load() && f.l.space.refusal.Load() != nil {
+			return errFullClosing
+		}
+	default:
 	}
 	return nil
 }
@@ -151,8 +166,8 @@ func (f *flusher) waitHeads() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.l.headBytes.Load() > f.l.opt.HeadBytes {
-		if f.l.isFailed() {
-			return f.l.Err()
+		if err := f.hopeless(); err != nil {
+			return err
 		}
 		f.moved.Wait()
 	}
@@ -206,12 +221,14 @@ func (f *flusher) loop() {
 func (f *flusher) guard(err error) {
 	switch {
 	case err == nil:
-	case errors.Is(err, syscall.ENOSPC):
-		if f.fullTil.IsZero() {
+	case isFull(err):
+		if !f.l.space.blocked.Load() {
 			f.l.log.Warn("disk full: segments wait, the journal goes on while it has room", "err", err)
 		}
-		f.fullTil = time.Now().Add(fullRetry)
 		f.l.stat.flushErrors.Add(1)
+		if f.full = !f.l.space.full(); !f.full {
+			f.wake()
+		}
 	default:
 		f.l.fail(err)
 	}
@@ -226,11 +243,14 @@ func (f *flusher) pass(aged bool) error {
 	if err := f.removeTrees(); err != nil {
 		return err
 	}
-	if !f.fullTil.IsZero() {
-		if time.Now().Before(f.fullTil) {
-			return l.retain(aged)
-		}
-		f.fullTil = time.Time{}
+	if aged {
+		f.full = false
+		l.space.look()
+	} else {
+		l.space.lookSoon()
+	}
+	if f.full {
+		return l.retain(aged)
 	}
 	f.mu.Lock()
 	queue, target := f.queue, f.target
@@ -260,6 +280,7 @@ func (f *flusher) pass(aged bool) error {
 			return err
 		}
 	}
+	l.space.passed()
 	return l.retain(aged)
 }
 
@@ -446,7 +467,7 @@ func (f *flusher) last(deadline time.Time) {
 	if err == nil {
 		err = f.sync(f.committed.Load(), deadline)
 	}
-	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+	if err != nil && !isFull(err) {
 		f.l.fail(err)
 	}
 }

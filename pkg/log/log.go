@@ -91,6 +91,8 @@ type Log struct {
 	headBytes atomic.Int64
 
 	offsets *offsetTable
+	space   space
+	ledger  ledger
 	stat    counters
 }
 
@@ -118,6 +120,9 @@ func Open(o Options) (*Log, error) {
 	}
 	l.start()
 	if err := l.Wait(noCtx, 1); err != nil { // the epoch's commit
+		return nil, fmt.Errorf("open log %s: %w", o.Dir, errors.Join(err, l.Close()))
+	}
+	if err := l.enterFound(); err != nil {
 		return nil, fmt.Errorf("open log %s: %w", o.Dir, errors.Join(err, l.Close()))
 	}
 	l.report.Duration = time.Since(began)
@@ -172,6 +177,7 @@ func (l *Log) Close() error {
 	l.gate.Unlock()
 	l.wakePending()
 	close(l.closeCh)
+	l.flush.wake()
 	l.done.Wait()
 	err := l.Err()
 	if err == nil {
@@ -196,13 +202,18 @@ func (l *Log) finish() error {
 	}
 	l.raw = append(l.raw[:0], zeros[:entryHeader]...)
 	l.raw = appendSection(l.raw, sectionClose, nil)
-	if _, err := l.writeEntry(l.raw); err != nil {
-		return err
+	_, err := l.writeEntry(l.raw)
+	if err == nil {
+		err = writeMeta(l.meta, map[string][]byte{
+			keyTime:     u64bytes(uint64(l.now())),
+			keyProducer: u64bytes(uint64(l.endProducer)),
+		})
 	}
-	return writeMeta(l.meta, map[string][]byte{
-		keyTime:     u64bytes(uint64(l.now())),
-		keyProducer: u64bytes(uint64(l.endProducer)),
-	})
+	if isFull(err) {
+		l.log.Warn("disk full: the log closes without a mark, as after a power cut", "err", err)
+		return nil
+	}
+	return err
 }
 
 // ID is the random name of this log, made at its first Open and kept.

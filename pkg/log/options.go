@@ -41,6 +41,11 @@ type Options struct {
 	// PendingBytes bounds what is appended but not yet committed; default
 	// 4 MB, at most half a journal slot. Append waits beyond it.
 	PendingBytes int64
+	// KeepFree is the high-water mark of the file system: with fewer bytes
+	// free, the oldest segments are evicted, by priority of their topics, and
+	// if that does not help, records are refused. Default 5 % of the file
+	// system, at least 32 MB, at most 1 GB; never more than an eighth of it.
+	KeepFree int64
 	// Logger gets what an operator should know; nil: nothing is logged.
 	Logger *slog.Logger
 	// Clock is the system's time; default time.Now. The log never goes back
@@ -48,12 +53,13 @@ type Options struct {
 	Clock func() time.Time
 
 	// For tests of this package.
-	openMeta    func(o *Options) (metaStore, error) // default: bbolt and a lock file
-	slotBytes   int64                               // 0: from JournalBytes
-	slots       int
-	preallocAll bool             // make every slot before Open returns, not behind it
-	segBytes    int64            // 0: by the topic
-	ticks       <-chan time.Time // instead of the flusher's own ticker
+	openMeta     func(o *Options) (metaStore, error) // default: bbolt and a lock file
+	slotBytes    int64                               // 0: from JournalBytes
+	slots        int
+	preallocAll  bool             // make every slot before Open returns, not behind it
+	segBytes     int64            // 0: by the topic
+	ballastBytes int64            // 0: by the file system; negative: none
+	ticks        <-chan time.Time // instead of the flusher's own ticker
 }
 
 // Defaults.
@@ -104,8 +110,8 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Dir == "":
 		return fmt.Errorf("log: no directory given: set data")
-	case o.JournalBytes < 0 || o.HeadBytes < 0 || o.PendingBytes < 0:
-		return fmt.Errorf("log: journal, head and pending sizes must not be negative")
+	case o.JournalBytes < 0 || o.HeadBytes < 0 || o.PendingBytes < 0 || o.KeepFree < 0:
+		return fmt.Errorf("log: journal, head, pending and free sizes must not be negative")
 	case o.CommitInterval < 0 && o.CommitInterval != CommitAuto:
 		return fmt.Errorf("log: commit_interval %v is negative: use auto, 0 or a duration", o.CommitInterval)
 	case o.CommitInterval > 10*time.Second:

@@ -160,6 +160,7 @@ func recoverLog(o Options, meta metaStore) (_ *Log, err error) {
 			}
 		}
 	}()
+	l.space.init(l)
 	l.id, l.epoch = fd.js.id, fd.epoch+1
 	secret := fd.js.secret
 	if !fd.js.hasID {
@@ -486,7 +487,17 @@ func (l *Log) reopenSegment(p *Partition, s *segment, fs *foundSegment, last boo
 		p.open = s
 		return nil
 	}
-	return l.flush.w.sealSegment(s)
+	err = l.flush.w.sealSegment(s)
+	if !isFull(err) {
+		return err
+	}
+	l.log.Warn("disk full: a segment is left without a footer for now", "file", s.path, "err", err)
+	if last {
+		p.open, s.mustSeal = s, true
+		return nil
+	}
+	s.sealed, s.w = true, nil // as it is; the next Open scans it again
+	return f.Close()
 }
 
 // recoverProducers adds what a segment knows of idempotent producers.
@@ -540,7 +551,7 @@ func (l *Log) replay(fd *found) error {
 			return fmt.Errorf("replay journal entry %d: %w", e.seq, err)
 		}
 		if l.headBytes.Load() > l.opt.HeadBytes {
-			if err := l.flush.largest(l.opt.HeadBytes / 2); err != nil {
+			if err := l.flush.largest(l.opt.HeadBytes / 2); err != nil && !isFull(err) {
 				return err
 			}
 		}
@@ -693,11 +704,14 @@ func (l *Log) writeRecovered(fd *found, secret [16]byte) error {
 			kv[prefixTopic+name] = nil
 		}
 	}
-	for _, name := range []string{record.EpochsTopic, OffsetsTopic} {
+	for _, name := range []string{record.EpochsTopic, OffsetsTopic, LedgerTopic} {
 		if l.topics[name] == nil {
 			cfg := record.TopicConfig{RetentionTime: -1, RetentionBytes: -1, Compression: l.opt.Compression, Compact: name == OffsetsTopic}
 			if name == record.EpochsTopic {
 				cfg.RetentionBytes = epochsBytes
+			}
+			if name == LedgerTopic {
+				cfg.RetentionBytes = ledgerBytes
 			}
 			cfg.MaxMessageBytes = int32(min(record.DefaultMaxMessageBytes, l.maxItem()))
 			if err := l.checkConfig(&cfg); err != nil {
@@ -713,7 +727,13 @@ func (l *Log) writeRecovered(fd *found, secret [16]byte) error {
 			l.newTopics = append(l.newTopics, m)
 		}
 	}
-	return writeMeta(l.meta, kv)
+	err := writeMeta(l.meta, kv)
+	if isFull(err) && fd.whole && len(l.newTopics) == 0 {
+		// The journal has the epoch, too, and the rest is as it was.
+		l.log.Warn("disk full: metadata stays as it is for now", "err", err)
+		return nil
+	}
+	return err
 }
 
 const (

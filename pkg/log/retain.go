@@ -100,15 +100,18 @@ func (p *Partition) moveStart(offset int64) (LSN, error) {
 	p.mu.Lock()
 	p.startAsked = max(p.startAsked, offset)
 	p.mu.Unlock()
-	return p.log.control(appendLogStart(nil, p.topic.id, p.index, offset), func(uint64) {
-		p.mu.Lock()
-		if offset > p.start {
-			p.start = offset
-			p.wake()
-		}
-		p.mu.Unlock()
-		p.log.flush.wake()
-	})
+	return p.log.control(appendLogStart(nil, p.topic.id, p.index, offset), func(uint64) { p.startMoved(offset) })
+}
+
+// startMoved is told that a log start is durable.
+func (p *Partition) startMoved(offset int64) {
+	p.mu.Lock()
+	if offset > p.start {
+		p.start = offset
+		p.wake()
+	}
+	p.mu.Unlock()
+	p.log.flush.wake()
 }
 
 // DeleteBefore moves the log start to offset, or leaves it where it is beyond
@@ -159,5 +162,9 @@ func (l *Log) unlinkBelow(p *Partition) error {
 		}
 		l.stat.retired(s.size)
 	}
-	return l.fs.SyncDir(p.dir)
+	if l.flush.full { // there may be room now
+		l.flush.full = false
+		l.flush.wake()
+	}
+	return syncFailed(l.fs.SyncDir(p.dir))
 }

@@ -32,6 +32,9 @@ type segment struct {
 	w     vfs.File // open segment only
 	pos   int64    // where it writes next
 	named bool     // its name in the directory is synced
+	// mustSeal: its end is unfinished, and the disk was too full to seal it at
+	// Open: nothing is written behind it but its footer (J2).
+	mustSeal bool
 
 	// Guarded by segCache.mu.
 	r      vfs.File

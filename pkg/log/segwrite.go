@@ -61,7 +61,7 @@ func (w *segWriter) segLimit() int64 {
 	if c := t.cfg.Load(); c.RetentionBytes > 0 {
 		limit = min(limit, max(c.RetentionBytes/16, minSegment))
 	}
-	return limit
+	return min(limit, w.l.space.segLimit())
 }
 
 // tooOld says that an open segment should be sealed for its age: an eighth of
@@ -180,7 +180,7 @@ func (w *segWriter) place(raw []byte) error {
 	if w.s != nil {
 		next := w.nextOffset()
 		full := w.s.pos+int64(len(w.buf)+len(raw)) > w.segLimit() && next > w.s.base()
-		if next != h.BaseOffset || full {
+		if next != h.BaseOffset || full || w.s.mustSeal {
 			if err := w.seal(); err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func (w *segWriter) syncOpen(s *segment) error {
 func (w *segWriter) sync(s *segment) error {
 	p := s.p
 	if err := s.w.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", s.path, err)
+		return syncFailed(fmt.Errorf("sync %s: %w", s.path, err))
 	}
 	w.l.stat.segmentSyncs.Add(1)
 	if !s.named {
@@ -317,7 +317,7 @@ func (w *segWriter) sync(s *segment) error {
 		}
 		for _, d := range dirs {
 			if err := w.l.fs.SyncDir(d); err != nil {
-				return err
+				return syncFailed(err)
 			}
 		}
 		s.named, p.dirMade = true, true

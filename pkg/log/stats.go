@@ -53,18 +53,31 @@ type Stats struct {
 	HeadBytes    int64 // committed, not yet in segments
 	HeadLimit    int64
 
-	JournalBytes       int64  // size of all slots
-	JournalSlots       int    // slots of the journal
-	JournalSlotsFree   int    // of them, those that may be overwritten now
-	JournalWritten     uint64 // bytes written to the journal, padding and slot headers included
-	SegmentWritten     uint64 // bytes written to segments, padding, headers and footers included
-	Flushes            uint64 // heads written to segments
-	SegmentSyncs       uint64
-	Seals              uint64
-	SegmentsRetired    uint64 // unlinked by retention, log start moves and topic deletion
-	SegmentBytesFreed  uint64
-	FlushErrors        uint64 // flushes put off because the disk is full
-	QuarantinedRanges  int    // damages found since Open and by it
+	JournalBytes      int64  // size of all slots
+	JournalSlots      int    // slots of the journal
+	JournalSlotsFree  int    // of them, those that may be overwritten now
+	JournalWritten    uint64 // bytes written to the journal, padding and slot headers included
+	SegmentWritten    uint64 // bytes written to segments, padding, headers and footers included
+	Flushes           uint64 // heads written to segments
+	SegmentSyncs      uint64
+	Seals             uint64
+	SegmentsRetired   uint64 // unlinked by retention, log start moves and topic deletion
+	SegmentBytesFreed uint64
+	FlushErrors       uint64 // flushes put off because the disk is full
+
+	DiskFree       int64 // bytes free when last looked
+	DiskTotal      int64 // bytes of the file system; 0: unknown
+	DiskKeep       int64 // with fewer free, the oldest segments are evicted
+	DiskFloor      int64 // with fewer free, records are refused
+	Ballast        int64 // bytes held back for a full disk
+	Refusing       bool  // the disk is full: records are refused
+	Refused        uint64
+	Evictions      uint64 // ranges that made room
+	EvictedRecords uint64
+	EvictedBytes   uint64
+	LedgerEntries  uint64 // written to LedgerTopic
+
+	QuarantinedRanges  int // damages found since Open and by it
 	QuarantinedRecords uint64
 
 	OpenSegments int
@@ -157,6 +170,8 @@ type counters struct {
 	duplicates, segmentWritten                atomic.Uint64
 	flushes, segmentSyncs, seals, flushErrors atomic.Uint64
 	segmentsRetired, bytesFreed               atomic.Uint64
+	refused, ledgerEntries                    atomic.Uint64
+	evictions, evictedRecords, evictedBytes   atomic.Uint64
 
 	mu      sync.Mutex // guards the rest
 	latency [len(commitBuckets) + 1]uint64
@@ -188,6 +203,12 @@ func (c *counters) retired(size int64) {
 	c.bytesFreed.Add(uint64(size))
 }
 
+func (c *counters) evicted(records, bytes int64) {
+	c.evictions.Add(1)
+	c.evictedRecords.Add(uint64(records))
+	c.evictedBytes.Add(uint64(bytes))
+}
+
 func (c *counters) quarantined(d Damage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,13 +233,20 @@ func (l *Log) Stats() Stats {
 		JournalWritten: l.j.written.Load(), SegmentWritten: c.segmentWritten.Load(),
 		Flushes: c.flushes.Load(), SegmentSyncs: c.segmentSyncs.Load(), Seals: c.seals.Load(),
 		SegmentsRetired: c.segmentsRetired.Load(), SegmentBytesFreed: c.bytesFreed.Load(),
-		FlushErrors: c.flushErrors.Load(), OpenSegments: int(l.cache.open.Load()),
+		DiskFree: l.space.free.Load(), DiskTotal: l.space.total, DiskKeep: l.space.mark, DiskFloor: l.space.floor,
+		Refusing: l.space.refusal.Load() != nil, Refused: c.refused.Load(),
+		Evictions: c.evictions.Load(), EvictedRecords: c.evictedRecords.Load(), EvictedBytes: c.evictedBytes.Load(),
+		LedgerEntries: c.ledgerEntries.Load(),
+		FlushErrors:   c.flushErrors.Load(), OpenSegments: int(l.cache.open.Load()),
 		Groups: len(l.Groups()), Recovery: l.report,
 	}
 	c.mu.Lock()
 	s.CommitLatency = Histogram{Bounds: slices.Clone(commitBuckets[:]), Counts: slices.Clone(c.latency[:]), Sum: c.sum}
 	s.QuarantinedRanges, s.QuarantinedRecords = c.ranges, c.lost
 	c.mu.Unlock()
+	if l.space.held.Load() {
+		s.Ballast = l.space.ballast
+	}
 	for _, p := range l.partitions() {
 		p.mu.Lock()
 		ps := PartitionStats{

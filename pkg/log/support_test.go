@@ -101,7 +101,7 @@ func (m *vfsMeta) write(kv map[string][]byte) error {
 func testOptions(fsys vfs.FS) Options {
 	return Options{
 		Dir: "data", FS: fsys, openMeta: openVFSMeta, slotBytes: 64 << 10, slots: 4,
-		preallocAll: true, ticks: make(chan time.Time),
+		preallocAll: true, ticks: make(chan time.Time), ballastBytes: -1,
 	}
 }
 

@@ -16,10 +16,11 @@ import (
 
 // topic is a topic of an open log. parts never change.
 type topic struct {
-	name  string
-	id    record.TopicID
-	cfg   atomic.Pointer[record.TopicConfig]
-	parts []*Partition
+	name     string
+	id       record.TopicID
+	internal bool // its name begins with record.InternalPrefix
+	cfg      atomic.Pointer[record.TopicConfig]
+	parts    []*Partition
 }
 
 func (t *topic) meta() topicMeta {
@@ -89,7 +90,7 @@ func (p *Partition) Index() int32 { return p.index }
 func (p *Partition) String() string { return fmt.Sprintf("%s/%d", p.topic.name, p.index) }
 
 func (l *Log) newTopic(m topicMeta, id record.TopicID) *topic {
-	t := &topic{name: m.Name, id: id}
+	t := &topic{name: m.Name, id: id, internal: strings.HasPrefix(m.Name, record.InternalPrefix)}
 	for i := range m.Config.Partitions {
 		t.parts = append(t.parts, &Partition{
 			log: l, topic: t, index: i,
@@ -255,6 +256,9 @@ func (l *Log) ConfigureTopic(name string, cfg record.TopicConfig) error {
 	if int(cfg.Partitions) != len(t.parts) {
 		return fmt.Errorf("%w: topic %s has %d partitions, which never changes", record.ErrInvalidPartitions, name, len(t.parts))
 	}
+	if cfg == *t.cfg.Load() {
+		return nil // each start declares its topics anew: no write for that
+	}
 	if err := l.putTopic(topicMeta{Name: name, ID: t.id.String(), Config: cfg}); err != nil {
 		return err
 	}
@@ -271,7 +275,7 @@ func (l *Log) DeleteTopic(name string) error {
 	if err != nil {
 		return err
 	}
-	if name == record.EpochsTopic || name == OffsetsTopic {
+	if name == record.EpochsTopic || name == OffsetsTopic || name == LedgerTopic {
 		return fmt.Errorf("%w: %s belongs to the log itself", record.ErrInvalidTopic, name)
 	}
 	// From here on no append passes: all of them hold the gate.
@@ -368,7 +372,7 @@ func (l *Log) Topics() []record.TopicInfo {
 func (l *Log) info(t *topic) record.TopicInfo {
 	info := record.TopicInfo{
 		Name: t.name, ID: t.id, Config: *t.cfg.Load(),
-		Internal:   strings.HasPrefix(t.name, record.InternalPrefix),
+		Internal:   t.internal,
 		Partitions: make([]record.PartitionInfo, len(t.parts)),
 	}
 	for i := range info.Partitions {

@@ -115,13 +115,13 @@ func (t *tlsConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Close says goodbye if the client takes it within hurryTimeout.
+// Close says goodbye if the client takes it within goodbyeTimeout.
 func (t *tlsConn) Close() error {
 	t.socket.ending.Store(true)
 	return t.Conn.Close()
 }
 
-// endingSocket grants no write more than hurryTimeout once it is ending.
+// endingSocket grants no write more than goodbyeTimeout once it is ending.
 type endingSocket struct {
 	net.Conn
 	ending atomic.Bool
@@ -129,7 +129,7 @@ type endingSocket struct {
 
 // SetWriteDeadline implements net.Conn.
 func (s *endingSocket) SetWriteDeadline(t time.Time) error {
-	if soon := time.Now().Add(hurryTimeout); s.ending.Load() && (t.IsZero() || t.After(soon)) {
+	if soon := time.Now().Add(goodbyeTimeout); s.ending.Load() && (t.IsZero() || t.After(soon)) {
 		t = soon
 	}
 	return s.Conn.SetWriteDeadline(t)

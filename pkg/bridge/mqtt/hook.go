@@ -24,7 +24,7 @@ func (h *hook) Provides(event byte) bool {
 	switch event {
 	case engine.OnConnect, engine.OnConnectAuthenticate, engine.OnACLCheck,
 		engine.OnSessionEstablish, engine.OnSessionEstablished, engine.OnPacketEncode,
-		engine.OnPublish, engine.OnWill, engine.OnWillSent, engine.OnClientExpired:
+		engine.OnPublish, engine.OnPacketProcessed, engine.OnWill, engine.OnWillSent, engine.OnClientExpired:
 		return true
 	}
 	return false
@@ -74,14 +74,8 @@ func (h *hook) OnACLCheck(cl *engine.Client, topic string, write bool) bool {
 // OnClientExpired implements engine.Hook.
 func (h *hook) OnClientExpired(cl *engine.Client) { h.b.owners.expired(cl.ID) }
 
-// OnSessionEstablish tells the connection who it is, just before CONNACK. The
-// engine is about to end an older connection of the same client.
+// OnSessionEstablish tells the connection who it is, just before CONNACK.
 func (h *hook) OnSessionEstablish(cl *engine.Client, _ packets.Packet) {
-	if older, ok := h.b.server.Clients.Get(cl.ID); ok {
-		if c, ok := older.Net.Conn.(*conn); ok {
-			c.hurry()
-		}
-	}
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		c.clientID = cl.ID
 		c.version.Store(uint32(cl.Properties.ProtocolVersion))
@@ -97,12 +91,28 @@ func (h *hook) OnSessionEstablished(cl *engine.Client, _ packets.Packet) {
 }
 
 // OnPacketEncode tells MQTT 5 clients in CONNACK how large a packet may be
-// [MQTT5 3.2.2.3.6], which the engine enforces but does not say.
-func (h *hook) OnPacketEncode(_ *engine.Client, pk packets.Packet) packets.Packet {
-	if pk.FixedHeader.Type == packets.Connack {
+// [MQTT5 3.2.2.3.6], which the engine enforces but does not say. And it holds
+// the goroutine that delivers to a device that does not keep up, before the
+// engine takes the device's lock: the engine's queue of that device fills, and
+// nobody who publishes waits.
+func (h *hook) OnPacketEncode(cl *engine.Client, pk packets.Packet) packets.Packet {
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
 		pk.Properties.MaximumPacketSize = uint32(h.b.opt.MaxPacket)
+	case packets.Publish:
+		if c, ok := cl.Net.Conn.(*conn); ok {
+			c.keepUp()
+		}
 	}
 	return pk
+}
+
+// OnPacketProcessed holds the goroutine that reads from a device that does not
+// take the answers.
+func (h *hook) OnPacketProcessed(cl *engine.Client, _ packets.Packet, _ error) {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.keepUp()
+	}
 }
 
 // OnPublish appends the message to the log. It runs on the goroutine that
@@ -145,6 +155,10 @@ var errDenied = errors.New("the acl does not permit it")
 // when its session ends, whatever its delay [MQTT-3.1.2-10].
 func (h *hook) OnWill(cl *engine.Client, will engine.Will) (engine.Will, error) {
 	p := &cl.Properties
+	if !h.b.mayPublish(cl, will.TopicName) { // any more: CONNECT was checked
+		h.b.refused(bridge.RefusedDenied, cl.ID, errDenied)
+		will.TopicName, will.Payload, will.Retain = deniedWill, nil, false
+	}
 	if p.Will.WillDelayInterval == 0 {
 		return will, nil
 	}
@@ -157,12 +171,19 @@ func (h *hook) OnWill(cl *engine.Client, will engine.Will) (engine.Will, error) 
 	return will, nil
 }
 
+// deniedWill is where a will goes, empty, that is no longer permitted: the
+// engine cannot be told to drop it. No wildcard matches it.
+const deniedWill = "$denied"
+
 // willMargin is how many seconds a will is sent before its session expires:
 // the engine looks for both every second, in no fixed order.
 const willMargin = 3
 
 // OnWillSent stores a will; the engine sends it past OnPublish.
 func (h *hook) OnWillSent(cl *engine.Client, pk packets.Packet) {
+	if pk.TopicName == deniedWill {
+		return
+	}
 	if _, err := h.b.ingest.Store(pk.TopicName, pk.Payload); err != nil {
 		h.b.refused(bridge.RefusalOf(err, h.b.opt.Log.Err() != nil), cl.ID, err)
 		return

@@ -200,9 +200,6 @@ func (l *listener) Close(closeClients listeners.CloseFn) {
 		_ = raw.Close()
 	}
 	l.mu.Unlock()
-	for _, c := range open {
-		c.hurry()
-	}
 	closeClients(l.id) // says goodbye to MQTT 5 clients
 	for _, c := range open {
 		l.serve.Go(func() { _ = c.Close() }) // one that does not read may take a while

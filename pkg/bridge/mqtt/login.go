@@ -102,16 +102,8 @@ func (a *ACL) rightsOf(cl *engine.Client) *rights {
 	return r
 }
 
-// SetACL replaces what clients may do, from now on. nil: everything. Wills
-// that are no longer permitted are dropped.
-func (b *Broker) SetACL(a *ACL) {
-	b.acl.Store(a)
-	for _, cl := range b.server.Clients.GetAll() {
-		if atomic.LoadUint32(&cl.Properties.Will.Flag) != 0 && !b.mayPublish(cl, cl.Properties.Will.TopicName) {
-			atomic.StoreUint32(&cl.Properties.Will.Flag, 0)
-		}
-	}
-}
+// SetACL replaces what clients may do, from now on. nil: everything.
+func (b *Broker) SetACL(a *ACL) { b.acl.Store(a) }
 
 // CheckLogins ends the connections of users who are gone or have another
 // password by now.
@@ -122,7 +114,6 @@ func (b *Broker) CheckLogins() {
 	for _, cl := range b.server.Clients.GetAll() {
 		c, ok := cl.Net.Conn.(*conn)
 		if ok && c.password != "" && !cl.Closed() && b.opt.Users.Version(string(cl.Properties.Username)) != c.password {
-			c.hurry()
 			_ = b.server.DisconnectClient(cl, packets.ErrNotAuthorized)
 		}
 	}

@@ -298,6 +298,9 @@ func TestChangesCountAtOnce(t *testing.T) {
 	if got := b.Stats().Wills; got != 0 {
 		t.Error("the will was sent that the new acl denies")
 	}
+	if got := b.Stats().Refused["denied"]; got != 2 { // with the publish
+		t.Errorf("%d were denied, want 2", got)
+	}
 }
 
 func TestAddressOf(t *testing.T) {

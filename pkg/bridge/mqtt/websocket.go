@@ -217,7 +217,7 @@ func (w *webSocketConn) controlWithin(d time.Duration, kind int, data []byte) er
 // Close says goodbye, unless a write hangs, and ends the connection.
 func (w *webSocketConn) Close() error {
 	if w.writeMu.TryLock() {
-		_ = w.controlWithin(hurryTimeout, websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""))
+		_ = w.controlWithin(goodbyeTimeout, websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""))
 		w.writeMu.Unlock()
 	}
 	return w.Conn.Close()

@@ -279,7 +279,7 @@ func TestCloseWithWebSocketThatDoesNotRead(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begun); took > 5*hurryTimeout {
+	if took := time.Since(begun); took > 5*goodbyeTimeout {
 		t.Errorf("Close took %s", took)
 	}
 }
