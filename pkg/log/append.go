@@ -71,8 +71,8 @@ func (l *Log) maxItem() int64 { return l.j.slotBytes / 2 }
 // reserve waits until n more bytes may be pending. A single item larger than
 // the limit passes when nothing else is pending.
 //
-// With user set the bytes are not of internal topics alone: a full disk refuses
-// them, also while they wait.
+// A full disk refuses what would have to wait and, with user set, also what
+// would not: bytes that are not of internal topics alone.
 func (l *Log) reserve(n int64, user bool) error {
 	if user {
 		if err := l.refused(); err != nil {
@@ -97,10 +97,8 @@ func (l *Log) reserve(n int64, user bool) error {
 			return record.ErrClosed
 		default:
 		}
-		if user {
-			if err := l.refused(); err != nil {
-				return err
-			}
+		if err := l.refused(); err != nil {
+			return err
 		}
 		if v := l.pending.Load(); v != 0 && v+n > l.pendLimit {
 			l.pendFree.Wait()

@@ -64,8 +64,9 @@ type Partition struct {
 	damages    []hole // ranges that are known to be lost
 	watchers   []chan<- struct{}
 
-	queued  bool // in flusher.queue
-	dirMade bool // flusher's: the directory exists and its name is synced
+	queued   bool // in flusher.queue
+	carrying bool // in generation.carry
+	dirMade  bool // flusher's: the directory exists and its name is synced
 }
 
 // chunk is a run of committed batches of one commit.
