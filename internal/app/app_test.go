@@ -384,6 +384,35 @@ func TestFailedLogEndsTheHub(t *testing.T) {
 	}
 }
 
+// What recovery finds damaged stands in health and status, with its offsets.
+func TestDamageIsTold(t *testing.T) {
+	dir := t.TempDir()
+	c := load(t, "", "data="+dir)
+	h, err := Start(t.Context(), Options{Config: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, h, "a", "1", "2", "3")
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segs, err := filepath.Glob(filepath.Join(dir, "topics", "mqtt", "0", "*.seg"))
+	if err != nil || len(segs) != 1 {
+		t.Fatalf("segments %v, %v", segs, err)
+	}
+	if err := os.Remove(segs[0]); err != nil {
+		t.Fatal(err)
+	}
+	h = start(t, c)
+	const want = "topic mqtt partition 0 offsets 0 to 2"
+	if got := h.health(t.Context()); got.Status != web.Degraded || !strings.Contains(strings.Join(got.Problems, "\n"), want) {
+		t.Errorf("health %+v, want %q in it", got, want)
+	}
+	if got := h.Status(t.Context()); !strings.Contains(strings.Join(got.Problems, "\n"), want) {
+		t.Errorf("status says %q, want %q in it", got.Problems, want)
+	}
+}
+
 func TestMemoryLimit(t *testing.T) {
 	for in, want := range map[string]int64{"max\n": 0, "268435456\n": 241591904, "9223372036854771712": 0, "": 0, "0": 0} {
 		if got := memoryLimit(in); got/10 != want/10 {

@@ -134,8 +134,8 @@ func (e *edge) reportRecovery(h *Hub, r log.RecoveryReport) {
 	if r.Torn {
 		h.logger.Warn("the journal ended in an incomplete entry, which was cut: nothing of it had been acknowledged", "file", r.TornFile, "sequence", r.TornSequence)
 	}
-	for _, d := range r.Quarantined {
-		h.warn(d.String())
+	for _, d := range r.Quarantined { // health tells of them
+		h.logger.Warn("damage found", "damage", d.String())
 	}
 	if r.MetaRebuilt {
 		h.logger.Warn("meta.db was lost or damaged and was built anew", "setAside", r.MetaSetAside)
@@ -199,7 +199,7 @@ func (e *edge) health(context.Context) ([]string, bool) {
 	if err := e.log.Load().Err(); err != nil {
 		return []string{"the log failed, nothing is acknowledged until the hub starts again: " + err.Error()}, true
 	}
-	var out []string
+	out := append(e.disk(), damages(e.log.Load().Damages())...)
 	if !e.clock.trusted() {
 		out = append(out, "the system's clock is not to be believed yet: windows close by event time only")
 	}
@@ -209,6 +209,37 @@ func (e *edge) health(context.Context) ([]string, bool) {
 		}
 	}
 	return out, false
+}
+
+// diskRoom is how much room the log wants to see: a segment grows by less.
+const diskRoom = 1 << 20
+
+// disk says that the disk is full, if it is.
+func (e *edge) disk() []string {
+	dir := e.cfg.Load().Data
+	free, known := diskFree(dir)
+	if !known || free >= diskRoom {
+		return nil
+	}
+	s := fmt.Sprintf("the disk of %s is full, %d bytes are free: make room, or let topics keep less", dir, free)
+	if st := e.log.Load().Stats(); st.PendingBytes > 0 && st.JournalSlotsFree == 0 {
+		s += "; until then publishes may not be acknowledged"
+	}
+	return []string{s}
+}
+
+// maxDamages bounds the damages that health names.
+const maxDamages = 10
+
+func damages(all []log.Damage) []string {
+	var out []string
+	for i, d := range all {
+		if i == maxDamages {
+			return append(out, fmt.Sprintf("%d more damages: stop the hub and see hub log verify", len(all)-i))
+		}
+		out = append(out, d.String())
+	}
+	return out
 }
 
 // Reload takes over what a running hub can: routes. It says why not if
@@ -263,6 +294,7 @@ func (e *edge) scrape(s *obs.Scrape) {
 func (e *edge) status(_ context.Context, s *web.Status) {
 	l := e.log.Load()
 	st := l.Stats()
+	s.Problems = append(append(s.Problems, e.disk()...), damages(l.Damages())...)
 	s.Clock = "untrusted"
 	if e.clock.trusted() {
 		s.Clock = "trusted"

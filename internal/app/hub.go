@@ -107,7 +107,7 @@ func (h *Hub) enter(phase string) {
 	}
 }
 
-// warn notes and logs what somebody should look at.
+// warn notes and logs where the configuration does not fit what is there.
 func (h *Hub) warn(problems ...string) {
 	h.mu.Lock()
 	h.problems = append(h.problems, problems...)
@@ -209,6 +209,9 @@ func prepareData(dir string) error {
 		return fmt.Errorf("data folder %s: %w: %s", dir, cause(err), advice)
 	}
 	f, err := os.CreateTemp(dir, ".writable-*")
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil // it can be written to, but for the room; the log knows what to do then
+	}
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w: %s", dir, cause(err), advice)
 	}

@@ -221,7 +221,7 @@ func (c *Core) listening() error {
 	if err != nil {
 		return fmt.Errorf("embedded server: %w", err)
 	}
-	c.nc, c.js = nc, streams{nc}
+	c.nc, c.js = nc, newStreams(nc)
 	c.meta = newKV(c.js, "hub")
 	c.groups = newGroups(c)
 	return nil

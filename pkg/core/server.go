@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"edgehub/pkg/forward"
 
@@ -25,6 +26,10 @@ const (
 
 // maxPayload is the largest NATS message, in bytes.
 const maxPayload = 8 << 20
+
+// routePing is how often nodes that have nothing to say are asked for a sign
+// of life. A third ping without an answer drops the route.
+const routePing = 5 * time.Second
 
 // serverOptions are the options of the embedded server.
 func serverOptions(o *Options, password string) (*server.Options, error) {
@@ -56,7 +61,7 @@ func serverOptions(o *Options, password string) (*server.Options, error) {
 		return nil, fmt.Errorf("cluster listen %s: routes beyond this machine need a secret", o.RouteListen)
 	}
 	so.Cluster = server.ClusterOpts{Name: o.Name, Host: host, Port: port, NoAdvertise: true,
-		Username: routeUser(o.Secret), Password: o.Secret, ConnectBackoff: true}
+		Username: routeUser(o.Secret), Password: o.Secret, ConnectBackoff: true, PingInterval: routePing}
 	for _, r := range o.Routes {
 		u := &url.URL{Scheme: "nats", Host: strings.TrimPrefix(r, "nats://")}
 		if _, _, err := net.SplitHostPort(u.Host); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -46,11 +47,21 @@ var (
 // one. Requests for which no leader is there are answered late or never.
 const apiTimeout = 5 * time.Second
 
+// Patience with replicas. A node that froze or was cut off is asked as long as
+// its routes are believed in.
+const (
+	replicaPatience = 500 * time.Millisecond // for its next message
+	replicaShunned  = 5 * time.Second        // how long leaders alone are asked then
+)
+
 // streams speaks JetStream's request protocol over one connection. It uses
 // no consumers.
 type streams struct {
-	nc *nats.Conn
+	nc      *nats.Conn
+	shunned *atomic.Int64 // unix ms until which reads go to leaders alone
 }
+
+func newStreams(nc *nats.Conn) streams { return streams{nc, new(atomic.Int64)} }
 
 // streamConfig is the part of a stream's configuration that is set here.
 type streamConfig struct {
@@ -233,7 +244,7 @@ func (s streams) get(ctx context.Context, stream string, seq uint64, lastOf stri
 
 // batch reads up to count messages, about maxBytes of them, from seq on, from
 // any replica: one that lags may answer with fewer or none, one that is
-// damaged with holes. The caller checks.
+// damaged with holes, one that froze not at all. The caller checks.
 func (s streams) batch(ctx context.Context, stream string, seq uint64, count, maxBytes int) ([]stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -254,9 +265,17 @@ func (s streams) batch(ctx context.Context, stream string, seq uint64, count, ma
 		return nil, fmt.Errorf("read %s: %w", stream, err)
 	}
 	var out []stored
+	next := func() (*nats.Msg, error) {
+		ctx, cancel := context.WithTimeout(ctx, replicaPatience)
+		defer cancel()
+		return sub.NextMsgWithContext(ctx)
+	}
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
+		m, err := next()
 		if err != nil {
+			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+				s.shunned.Store(time.Now().Add(replicaShunned).UnixMilli())
+			}
 			return out, fmt.Errorf("read %s from sequence %d: %w", stream, seq, err)
 		}
 		switch status := m.Header.Get("Status"); status {
@@ -278,8 +297,11 @@ func (s streams) batch(ctx context.Context, stream string, seq uint64, count, ma
 // least one. What the replica that answers lacks comes from the leader.
 // Errors: errNoMessage: the leader has none at seq (purged, or lost).
 func (s streams) run(ctx context.Context, stream string, seq, last uint64, maxBytes int) ([]stored, error) {
-	count := int(min(last-seq+1, 512))
-	got, err := s.batch(ctx, stream, seq, count, maxBytes)
+	var got []stored
+	var err error
+	if time.Now().UnixMilli() >= s.shunned.Load() {
+		got, err = s.batch(ctx, stream, seq, int(min(last-seq+1, 512)), maxBytes)
+	}
 	for i := range got {
 		if got[i].seq != seq+uint64(i) {
 			got = got[:i]

@@ -257,6 +257,9 @@ func (l *Log) ConfigureTopic(name string, cfg record.TopicConfig) error {
 	if int(cfg.Partitions) != len(t.parts) {
 		return fmt.Errorf("%w: topic %s has %d partitions, which never changes", record.ErrInvalidPartitions, name, len(t.parts))
 	}
+	if cfg == *t.cfg.Load() {
+		return nil // each start declares its topics anew: no write for that
+	}
 	if err := l.putTopic(topicMeta{Name: name, ID: t.id.String(), Config: cfg}); err != nil {
 		return err
 	}

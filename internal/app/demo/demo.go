@@ -70,17 +70,24 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 	d.table = newTable(o.Out, o.TTY, d.began)
 	defer d.table.end()
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := d.run(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("interrupted: %w", context.Cause(ctx))
-		}
-		return r, err
+	stuck := d.run(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return r, fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	case errors.Is(stuck, errStuck):
+		d.table.say("%v", stuck) // what is missing is counted all the same
+	case stuck != nil:
+		return r, stuck
 	}
 	d.table.say("reading everything back at the core …")
 	verifyCtx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	return d.verify(verifyCtx)
+	r, err = d.verify(verifyCtx)
+	return r, errors.Join(err, stuck)
 }
+
+// errStuck ends a drain that does not come to its end.
+var errStuck = errors.New("the core did not get everything in time")
 
 // run starts everything, publishes, cuts and mends the link, and drains.
 func (d *demo) run(ctx context.Context) error {
@@ -137,9 +144,12 @@ func (d *demo) run(ctx context.Context) error {
 // perSecond is how many messages a second all devices publish.
 const perSecond = 1500
 
+// drainTime is how long the core may take to get everything.
+const drainTime = 90 * time.Second
+
 // drain waits until the windows are computed and the core has every record.
 func (d *demo) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("the core did not get everything within 90s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, drainTime, errStuck)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

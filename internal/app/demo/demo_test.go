@@ -161,6 +161,30 @@ func TestCheckWindows(t *testing.T) {
 	}
 }
 
+// What is lost is counted once, wherever it was lost.
+func TestTally(t *testing.T) {
+	s := &series{device: "d", points: []point{{1, 1}, {2, 2}, {3, 3}}}
+	for _, x := range []struct {
+		name        string
+		edge, core  []record
+		lost, extra int64
+	}{
+		{"nothing", published(s, 0, 1, 2), published(s, 0, 1, 2), 0, 0},
+		{"on the way to the edge", published(s, 0, 2), published(s, 0, 2), 1, 0},
+		{"on the way to the core", published(s, 0, 1, 2), published(s, 0, 2), 1, 0},
+		{"on both", published(s, 0, 2), published(s, 0), 2, 0},
+		{"doubled on the way to the core", published(s, 0, 1, 2), published(s, 0, 1, 1, 2), 0, 1},
+		{"sent again by its device", published(s, 0, 1, 1, 2), published(s, 0, 1, 1, 2), 0, 0},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r, wrong := tally([]*series{s}, [2][][]record{{x.edge}, {x.core}}, [2][][]record{})
+			if r.Lost != x.lost || r.Duplicates != x.extra || len(wrong) > 0 {
+				t.Errorf("%d lost, %d doubled, %v", r.Lost, r.Duplicates, wrong)
+			}
+		})
+	}
+}
+
 func TestLink(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 // verify reads both topics back at the edge and at the core and compares all
 // there is to compare.
 func (d *demo) verify(ctx context.Context) (Result, error) {
-	r := Result{Published: d.published.Load()}
+	published := d.published.Load()
+	r := Result{Published: published}
 	read := map[string][2][][]record{}
 	for _, topic := range []string{rawTopic, windowTopic} {
 		edge, err := readAll(ctx, []string{d.edgeKafka}, topic)
@@ -24,28 +25,8 @@ func (d *demo) verify(ctx context.Context) (Result, error) {
 		}
 		read[topic] = [2][][]record{edge, core}
 	}
-	raw, windows := read[rawTopic], read[windowTopic]
-	r.Edge, r.Core, r.Windows = count(raw[0]), count(raw[1]), count(windows[1])
-
-	var wrong []string
-	for _, topic := range []string{rawTopic, windowTopic} {
-		diff := compare(read[topic][0], read[topic][1])
-		r.Lost += diff.lost
-		r.Duplicates += diff.extra
-		if diff.lost+diff.extra == 0 && diff.first != "" {
-			wrong = append(wrong, topic+": "+diff.first)
-		}
-	}
-	lost, err := missing(d.series, raw[1])
-	if err != nil {
-		wrong = append(wrong, err.Error())
-	}
-	r.Lost += lost
-	missingWindows, err := checkWindows(d.series, windows[1])
-	if err != nil {
-		wrong = append(wrong, err.Error())
-	}
-	r.Lost += missingWindows
+	r, wrong := tally(d.series, read[rawTopic], read[windowTopic])
+	r.Published = published
 
 	switch {
 	case r.Lost > 0 || r.Duplicates > 0:
@@ -56,6 +37,35 @@ func (d *demo) verify(ctx context.Context) (Result, error) {
 	d.table.say("published %s, edge log %s, core %s, windows %s: nothing lost, nothing doubled, order kept, %s in all",
 		grouped(r.Published), grouped(r.Edge), grouped(r.Core), grouped(r.Windows), time.Since(d.began).Round(100*time.Millisecond))
 	return r, nil
+}
+
+// tally compares what was read back, [0] at the edge and [1] at the core, with
+// itself and with the series. wrong is what is neither lost nor doubled.
+func tally(all []*series, raw, windows [2][][]record) (r Result, wrong []string) {
+	r.Edge, r.Core, r.Windows = count(raw[0]), count(raw[1]), count(windows[1])
+	for topic, read := range map[string][2][][]record{rawTopic: raw, windowTopic: windows} {
+		diff := compare(read[0], read[1])
+		r.Lost += diff.lost
+		r.Duplicates += diff.extra
+		if diff.lost+diff.extra == 0 && diff.first != "" {
+			wrong = append(wrong, topic+": "+diff.first)
+		}
+	}
+	// What the edge lacks already; what is lost behind it is counted above.
+	for at := range 2 {
+		lost, err := missing(all, raw[at])
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+		lostWindows, err := checkWindows(all, windows[at])
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+		if at == 0 {
+			r.Lost += lost + lostWindows
+		}
+	}
+	return r, wrong
 }
 
 func count(parts [][]record) int64 {
@@ -116,24 +126,24 @@ func compare(edge, core [][]record) difference {
 	return d
 }
 
-// missing counts the published messages that are not at the core, each known
-// by its device and number.
-func missing(all []*series, core [][]record) (int64, error) {
+// missing counts the published messages that are not in a topic, each known by
+// its device and number.
+func missing(all []*series, topic [][]record) (int64, error) {
 	seen := map[string][]bool{}
 	for _, s := range all {
 		seen[s.device] = make([]bool, len(s.points))
 	}
-	for _, part := range core {
+	for _, part := range topic {
 		last := map[string]int{}
 		for i := range part {
 			r := &part[i]
 			var m message
 			if err := json.Unmarshal(r.value, &m); err != nil {
-				return 0, fmt.Errorf("a record at the core is not as published: %w", err)
+				return 0, fmt.Errorf("a record is not as published: %w", err)
 			}
 			marks, ok := seen[string(r.key)]
 			if !ok || m.Seq < 0 || m.Seq >= len(marks) || r.ts != m.TS {
-				return 0, fmt.Errorf("a record at the core was never published: key %q, time %d, value %s", r.key, r.ts, r.value)
+				return 0, fmt.Errorf("a record was never published: key %q, time %d, value %s", r.key, r.ts, r.value)
 			}
 			if !marks[m.Seq] { // first copies are in order
 				if prev, ok := last[string(r.key)]; ok && m.Seq < prev {
@@ -175,7 +185,7 @@ type windowKey struct {
 // checkWindows computes all windows from the series itself and compares. It
 // counts those that must be there and are not: the ones that ended, with
 // grace, before their device's last time. Of the others some may be there.
-func checkWindows(all []*series, core [][]record) (lost int64, err error) {
+func checkWindows(all []*series, topic [][]record) (lost int64, err error) {
 	type want struct {
 		sum, max float64
 		n        int
@@ -198,11 +208,11 @@ func checkWindows(all []*series, core [][]record) (lost int64, err error) {
 		}
 	}
 	seen := map[windowKey]bool{}
-	for _, part := range core {
+	for _, part := range topic {
 		for i := range part {
 			var r result
 			if err := json.Unmarshal(part[i].value, &r); err != nil {
-				return 0, fmt.Errorf("a window at the core is not JSON: %w", err)
+				return 0, fmt.Errorf("a window is not JSON: %w", err)
 			}
 			k := windowKey{r.Device, r.Start.UnixMilli()}
 			w := wanted[k]

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -260,6 +261,7 @@ func deaf(t *testing.T, b *Broker, id string) *wire {
 			t.Fatal(err)
 		}
 	}
+	held := b.Stats().HeldAcks
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		var stream []byte
@@ -276,7 +278,6 @@ func deaf(t *testing.T, b *Broker, id string) *wire {
 		_ = w.Close()
 		writer.Wait()
 	})
-	held := b.Stats().HeldAcks
 	waitStats(t, b, "back-pressure", func(s Stats) bool { return s.HeldAcks >= held+maxHeld })
 	return w
 }
@@ -306,6 +307,80 @@ func TestDeviceThatDoesNotReadHoldsUpNobodyElse(t *testing.T) {
 	}
 	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("Close took %v", d)
+	}
+}
+
+// A subscriber that reads nothing gets what its socket and its queue take; who
+// publishes to it, and the acks of that, do not wait for it.
+func TestSubscriberThatDoesNotReadHoldsUpNobody(t *testing.T) {
+	b := startBroker(t, Options{})
+	stuck := dialWire(t, b).connect("stuck", 4, true)
+	stuck.send(packet(0x82, []byte{0, 1}, text("s/#"), []byte{1}))
+	if p := stuck.read(); p[0] != 0x90 {
+		t.Fatalf("answer to SUBSCRIBE: % x", p)
+	}
+	for _, c := range connections(b) {
+		if err := c.Conn.(*net.TCPConn).SetWriteBuffer(4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := dialWire(t, b).connect("w", 4, true)
+	payload := make([]byte, 20_000)
+	for i := range 600 { // 12 MB: more than sockets hold
+		w.send(publishPacket(4, "s/x", 1, false, uint16(i+1), payload))
+		start := time.Now()
+		if p := w.read(); p[0] != typePuback<<4 {
+			t.Fatalf("answer %d: % x", i, p)
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Fatalf("ack %d took %v", i, d)
+		}
+	}
+	if s := b.Stats(); s.Undelivered == 0 {
+		t.Error("all was delivered: the subscriber was not slow")
+	}
+	// It comes back at once, and the publisher goes on.
+	start := time.Now()
+	dialWire(t, b).connect("stuck", 4, true)
+	w.send(publishPacket(4, "s/x", 1, false, 1, nil))
+	w.read()
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("it came back after %v", d)
+	}
+}
+
+// A device that only asks and never reads the answers costs no memory.
+func TestAnswersThatNobodyReadsStopTheirReader(t *testing.T) {
+	b := startBroker(t, Options{})
+	w := dialWire(t, b)
+	if err := w.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	w.connect("w", 4, true)
+	c := connections(b)[0]
+	if err := c.Conn.(*net.TCPConn).SetWriteBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		pings := bytes.Repeat([]byte{0xc0, 0}, 8<<10)
+		for { // until the connection is closed
+			if _, err := w.Write(pings); err != nil {
+				return
+			}
+		}
+	})
+	defer writer.Wait()
+	defer w.Close()
+	unsent := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.unsent
+	}
+	waitStats(t, b, "back-pressure", func(Stats) bool { return unsent() >= maxUnsent })
+	time.Sleep(50 * time.Millisecond)
+	if n := unsent(); n > maxUnsent+100 {
+		t.Errorf("%d bytes wait for the device, the bound is %d", n, maxUnsent)
 	}
 }
 

@@ -9,7 +9,7 @@
 // until the record is durable, without stopping the reading of the device's
 // further publishes. See docs/ack-path.md.
 //
-// Lock order: conn.mu, then nothing; conn.writeMu is never held with it.
+// Lock order: conn.mu, then nothing.
 package mqtt
 
 import (

@@ -22,9 +22,12 @@ const (
 	// writeTimeout is how long a device may take to accept writeChunk bytes.
 	writeTimeout = 60 * time.Second
 	writeChunk   = 16 << 10
-	// hurryTimeout stands in for writeTimeout once somebody waits for the end
-	// of the connection.
-	hurryTimeout = time.Second
+	// goodbyeTimeout is how long a closed connection may take to hand over what
+	// was written before Close.
+	goodbyeTimeout = time.Second
+	// maxUnsent is how many bytes the device may leave unread, besides those in
+	// the kernel, before it gets no more publishes and is not read.
+	maxUnsent = 32 << 10
 	// maxConnectBytes bounds the first packet: nobody knows yet who sends it.
 	maxConnectBytes = 64 << 10
 )
@@ -44,10 +47,10 @@ const (
 // C2: acks leave in the order in which the engine wrote them, refusals
 // included.
 // C3: a failed log releases nothing: the connection closes instead.
-// C4: no goroutine exists for the connection while no ack can leave.
-// C5: the socket sees whole packets: writeMu is held for each run of them.
-//
-// Lock order: writeMu is never held together with mu.
+// C4: no goroutine exists for the connection while nothing can leave.
+// C5: the socket sees whole packets: only the flusher writes to it.
+// C6: Write never waits for the device. The engine calls it with the device's
+// lock held, which everybody needs who publishes to that device.
 type conn struct {
 	net.Conn
 	b *Broker
@@ -60,11 +63,12 @@ type conn struct {
 
 	version     atomic.Uint32 // of MQTT; 0 until CONNECT is accepted
 	established atomic.Bool   // the engine reads on behind CONNECT
-	hurried     atomic.Bool   // see hurry
-
-	writeMu sync.Mutex // serialises writes to the socket
+	closeBy     atomic.Int64  // once closed: when the flusher gives up, ns since 1970
 
 	mu       sync.Mutex
+	out      []byte // packets to be written; not empty: the flusher runs
+	unsent   int    // bytes in out or being written from it
+	leaving  bool   // DISCONNECT is the last packet
 	held     heldAcks
 	waiting  int             // acks held or being written
 	lastLSN  log.LSN         // the latest commit that an ack of this connection waits for
@@ -73,7 +77,7 @@ type conn struct {
 	flushing bool            // the flusher runs
 	failed   bool            // the log has failed: nothing is acknowledged any more
 	closed   bool
-	room     sync.Cond // waiting went below maxHeld, or closed; L is &mu
+	room     sync.Cond // waiting or unsent went down, or closed; L is &mu
 }
 
 func newConn(b *Broker, inner net.Conn) *conn {
@@ -146,7 +150,7 @@ func (c *conn) refuseRest() error {
 	}
 	c.b.refused(why, c.clientID, c.readErr)
 	if c.version.Load() >= 5 {
-		_ = c.send([]byte{typeDisconnect << 4, 1, why.DisconnectReason()})
+		_ = c.queue([]byte{typeDisconnect << 4, 1, why.DisconnectReason()})
 	}
 	_ = c.Close()
 	return c.readErr
@@ -182,8 +186,9 @@ func (c *conn) fixAgain(ack []byte, id uint16, reason byte) ([]byte, byte) {
 	return []byte{typePubrec << 4, 2, byte(id >> 8), byte(id)}, 0
 }
 
-// Write takes whole packets of the engine. Acks are held back; all else goes
-// out at once and may thus overtake them, which MQTT allows.
+// Write takes whole packets of the engine, and never waits (C6): unsent does,
+// elsewhere. Acks are held back; all else goes out at once and may thus
+// overtake them, which MQTT allows.
 func (c *conn) Write(p []byte) (int, error) {
 	pass, rest := p[:0], p // pass: a run of packets, neighbours in p
 	for len(rest) > 0 {
@@ -195,7 +200,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		rest = next
 		switch packet[0] >> 4 {
 		case typePuback, typePubrec:
-			if err := c.send(pass); err != nil {
+			if err := c.queue(pass); err != nil {
 				return 0, err
 			}
 			pass = rest[:0]
@@ -215,7 +220,7 @@ func (c *conn) Write(p []byte) (int, error) {
 			c.note(c.b.tail())
 		case typeDisconnect:
 			if c.version.Load() < 5 { // only MQTT 5 servers say it
-				if err := c.send(pass); err != nil {
+				if err := c.queue(pass); err != nil {
 					return 0, err
 				}
 				pass = rest[:0]
@@ -224,24 +229,49 @@ func (c *conn) Write(p []byte) (int, error) {
 		}
 		pass = pass[:len(pass)+len(packet)]
 	}
-	if err := c.send(pass); err != nil {
+	if err := c.queue(pass); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// send writes whole packets to the socket.
-func (c *conn) send(p []byte) error {
+// queue hands whole packets to the flusher.
+func (c *conn) queue(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	c.writeMu.Lock()
-	defer c.writeMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.out = append(c.out, p...)
+	c.unsent += len(p)
+	c.leaving = c.leaving || p[0]>>4 == typeDisconnect
+	if !c.flushing {
+		c.startFlush()
+	}
+	return nil
+}
+
+// keepUp blocks while the device has too much unread. The goroutine that
+// delivers to the device calls it, and the one that reads from it, neither
+// with a lock.
+func (c *conn) keepUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.unsent >= maxUnsent && !c.closed {
+		c.room.Wait()
+	}
+}
+
+// send writes whole packets to the socket. The flusher calls it.
+func (c *conn) send(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), writeChunk)
 		_ = c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if c.hurried.Load() { // after the deadline above, which hurry may have met
-			_ = c.Conn.SetWriteDeadline(time.Now().Add(hurryTimeout))
+		if by := c.closeBy.Load(); by != 0 { // after the deadline above, which Close may have met
+			_ = c.Conn.SetWriteDeadline(time.Unix(0, by))
 		}
 		if _, err := c.Conn.Write(p[:n]); err != nil {
 			return err
@@ -249,14 +279,6 @@ func (c *conn) send(p []byte) error {
 		p = p[n:]
 	}
 	return nil
-}
-
-// hurry shortens the patience with a device that does not read, because the
-// broker closes or the same client id has come by another connection: the
-// engine wants to say goodbye first, behind the write that hangs.
-func (c *conn) hurry() {
-	c.hurried.Store(true)
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(hurryTimeout))
 }
 
 // admit blocks while the connection has as many unwritten acks as it may; it
@@ -347,53 +369,83 @@ func (c *conn) LogDurable(_ log.LSN, err error) {
 	}
 }
 
-// flush writes acks until none can leave.
+// flush writes packets and acks until none can leave, and ends the connection
+// if that is due.
 func (c *conn) flush() {
-	var out []byte
+	var buf []byte
 	for {
 		c.mu.Lock()
 		if c.failed {
-			c.flushing = false
-			c.mu.Unlock()
-			_ = c.Close()
-			return
+			c.shut()
 		}
-		var n int
-		out, n = c.held.take(c.b.opt.Log.Durable(), out[:0])
-		if n == 0 {
+		size, acks := len(c.out), 0
+		buf = append(buf[:0], c.out...) // CONNACK before all acks
+		if c.out = c.out[:0]; cap(c.out) > keepOutBytes {
+			c.out = nil
+		}
+		if !c.leaving {
+			buf, acks = c.held.take(c.b.opt.Log.Durable(), buf)
+		}
+		if len(buf) == 0 {
 			c.flushing = false
+			if c.closed {
+				c.mu.Unlock()
+				_ = c.Conn.Close()
+				return
+			}
 			c.release() // unlocks
 			return
 		}
 		c.mu.Unlock()
-		err := c.send(out)
+		err := c.send(buf)
 		c.mu.Lock()
-		c.waiting -= n
-		c.room.Signal()
-		c.mu.Unlock()
-		c.b.counts.held.Add(-int64(n))
+		c.waiting -= acks
+		c.unsent -= size
 		if err != nil {
-			_ = c.Close()
-			continue
+			c.unsent -= len(c.out)
+			c.out = nil
+			c.shut()
 		}
-		c.b.counts.acks.Add(int64(n))
-		c.b.counts.ackWrites.Add(1)
+		c.room.Broadcast()
+		c.mu.Unlock()
+		c.b.counts.held.Add(-int64(acks))
+		if err == nil && acks > 0 {
+			c.b.counts.acks.Add(int64(acks))
+			c.b.counts.ackWrites.Add(1)
+		}
 	}
 }
 
-// Close ends the connection; held acks are never sent.
+// keepOutBytes is the largest buffer that a connection keeps.
+const keepOutBytes = 4 << 10
+
+// shut is Close but for the socket. The caller holds mu.
+func (c *conn) shut() {
+	c.closed = true
+	c.b.counts.held.Add(-int64(c.held.count))
+	c.waiting -= c.held.count
+	c.held = heldAcks{}
+	c.again = nil
+	c.room.Broadcast()
+}
+
+// Close ends the connection; held acks are never sent. What the engine wrote
+// before, its goodbye at the end, has a moment to leave.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	was := c.closed
-	c.closed = true
-	n := c.held.count
-	c.held = heldAcks{}
-	c.waiting -= n
-	c.again = nil
-	c.room.Broadcast()
+	c.shut()
+	flushing := c.flushing
 	c.mu.Unlock()
-	c.b.counts.held.Add(-int64(n))
-	if was {
+	switch {
+	case flushing: // closes the socket at its end
+		now := time.Now()
+		by := now.Add(goodbyeTimeout)
+		if c.closeBy.CompareAndSwap(0, by.UnixNano()) {
+			_ = c.Conn.SetWriteDeadline(by)
+		}
+		return c.Conn.SetReadDeadline(now)
+	case was:
 		return nil
 	}
 	return c.Conn.Close()

@@ -22,7 +22,7 @@ func (h *hook) Provides(event byte) bool {
 	switch event {
 	case engine.OnConnect, engine.OnConnectAuthenticate, engine.OnACLCheck,
 		engine.OnSessionEstablish, engine.OnSessionEstablished, engine.OnPacketEncode,
-		engine.OnPublish, engine.OnWill, engine.OnWillSent:
+		engine.OnPublish, engine.OnPacketProcessed, engine.OnWill, engine.OnWillSent:
 		return true
 	}
 	return false
@@ -47,14 +47,8 @@ func (h *hook) OnConnectAuthenticate(*engine.Client, packets.Packet) bool {
 // OnACLCheck implements engine.Hook. Who is let in may do everything.
 func (h *hook) OnACLCheck(*engine.Client, string, bool) bool { return true }
 
-// OnSessionEstablish tells the connection who it is, just before CONNACK. The
-// engine is about to end an older connection of the same client.
+// OnSessionEstablish tells the connection who it is, just before CONNACK.
 func (h *hook) OnSessionEstablish(cl *engine.Client, _ packets.Packet) {
-	if older, ok := h.b.server.Clients.Get(cl.ID); ok {
-		if c, ok := older.Net.Conn.(*conn); ok {
-			c.hurry()
-		}
-	}
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		c.clientID = cl.ID
 		c.version.Store(uint32(cl.Properties.ProtocolVersion))
@@ -70,12 +64,28 @@ func (h *hook) OnSessionEstablished(cl *engine.Client, _ packets.Packet) {
 }
 
 // OnPacketEncode tells MQTT 5 clients in CONNACK how large a packet may be
-// [MQTT5 3.2.2.3.6], which the engine enforces but does not say.
-func (h *hook) OnPacketEncode(_ *engine.Client, pk packets.Packet) packets.Packet {
-	if pk.FixedHeader.Type == packets.Connack {
+// [MQTT5 3.2.2.3.6], which the engine enforces but does not say. And it holds
+// the goroutine that delivers to a device that does not keep up, before the
+// engine takes the device's lock: the engine's queue of that device fills, and
+// nobody who publishes waits.
+func (h *hook) OnPacketEncode(cl *engine.Client, pk packets.Packet) packets.Packet {
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
 		pk.Properties.MaximumPacketSize = uint32(h.b.opt.MaxPacket)
+	case packets.Publish:
+		if c, ok := cl.Net.Conn.(*conn); ok {
+			c.keepUp()
+		}
 	}
 	return pk
+}
+
+// OnPacketProcessed holds the goroutine that reads from a device that does not
+// take the answers.
+func (h *hook) OnPacketProcessed(cl *engine.Client, _ packets.Packet, _ error) {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.keepUp()
+	}
 }
 
 // OnPublish appends the message to the log. It runs on the goroutine that

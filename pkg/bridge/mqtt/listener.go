@@ -131,9 +131,6 @@ func (l *listener) Close(closeClients listeners.CloseFn) {
 		open = append(open, c)
 	}
 	l.mu.Unlock()
-	for _, c := range open {
-		c.hurry()
-	}
 	closeClients(listenerID) // says goodbye to MQTT 5 clients
 	for _, c := range open {
 		_ = c.Close()

@@ -374,11 +374,14 @@ func (l *natsLink) send(subject string, msg []byte) (*Call, error) {
 	}
 	l.next++
 	n := l.next
-	call, answer := NewCall(func() { l.forget(n) })
+	var passage passage
+	call, answer := NewCall(func() time.Time { return passage.moved(l.conn) }, func() { l.forget(n) })
 	l.calls[n] = answer
 	l.mu.Unlock()
 	err := l.nc.PublishRequest(subject, l.inbox+"."+strconv.FormatUint(n, 36), msg)
 	if err == nil {
+		buffered, _ := l.nc.Buffered() // fails on a dead connection, which ends the call
+		passage.end = l.conn.written.Load() + int64(buffered)
 		return call, nil
 	}
 	l.forget(n)
@@ -458,17 +461,6 @@ func (s *NATSSink) MaxMessage() int64 {
 		return 0
 	}
 	return s.link.nc.MaxPayload()
-}
-
-// Moved implements Sink.
-func (s *NATSSink) Moved() time.Time {
-	s.mu.Lock()
-	link := s.link
-	s.mu.Unlock()
-	if link == nil {
-		return time.Time{}
-	}
-	return link.conn.lastMoved()
 }
 
 // Heard implements Sink.

@@ -100,11 +100,35 @@ func (c *trackedConn) SetDeadline(t time.Time) error { return c.Conn.SetReadDead
 // lastMoved is when the peer was last seen to take bytes: the time of the
 // call if it took some since the call before.
 func (c *trackedConn) lastMoved() time.Time {
-	taken := c.written.Load() - unacknowledged(c.Conn)
+	at, _ := c.progress()
+	return at
+}
+
+// progress is lastMoved, and how many bytes the peer has taken.
+func (c *trackedConn) progress() (movedAt time.Time, taken int64) {
+	taken = c.written.Load() - unacknowledged(c.Conn)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if taken > c.taken {
 		c.taken, c.movedAt = taken, time.Now()
 	}
-	return c.movedAt
+	return c.movedAt, c.taken
+}
+
+// passage is a message's way over a connection: end is the count of bytes
+// written with which it has left.
+type passage struct {
+	end  int64
+	left time.Time // seen to have left; zero: not yet
+}
+
+func (p *passage) moved(c *trackedConn) time.Time {
+	if !p.left.IsZero() {
+		return p.left
+	}
+	at, taken := c.progress()
+	if taken >= p.end {
+		p.left = at
+	}
+	return at
 }

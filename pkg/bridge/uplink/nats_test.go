@@ -162,6 +162,38 @@ func TestNATSSinkDarkLink(t *testing.T) {
 	}
 }
 
+// On a link that lives an answer that was lost stays lost: other bytes that
+// leave, pings among them, are no progress of a message that has left.
+func TestNATSSinkLostAnswer(t *testing.T) {
+	srv := newNATSServer(t, &natsServer{handle: func(subject string, msg []byte) ([]byte, bool) {
+		if subject == "up.lost" {
+			return nil, true
+		}
+		return msg, true
+	}})
+	s := newSink(t, uplink.NATSOptions{Servers: []string{srv.url()}})
+	connect(t, s)
+	lost, err := s.Send("up.lost", []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lost.Cancel()
+	sent := time.Now()
+	for range 6 {
+		time.Sleep(600 * time.Millisecond)
+		lost.Moved()
+		s.Heard() // pings
+		c, err := s.Send("up.x", []byte("y"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answerOf(t, c)
+	}
+	if d := lost.Moved().Sub(sent); d > 2*time.Second {
+		t.Errorf("a message that was lost moved for %s", d)
+	}
+}
+
 func credentialsFile(t *testing.T) (path, public string) {
 	t.Helper()
 	kp, err := nkeys.CreateUser()

@@ -225,7 +225,7 @@ func (s *session) send(ctx context.Context, messages <-chan *message) error {
 			if len(s.flights) == 0 {
 				continue
 			}
-			if moved := s.u.sink.Moved(); moved.After(progress) {
+			if moved := s.flights[0].call.Moved(); moved.After(progress) {
 				progress = moved
 			}
 			s.u.sink.Heard() // so that the link is known to be alive or not

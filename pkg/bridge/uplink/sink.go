@@ -20,9 +20,6 @@ type Sink interface {
 	// MaxMessage is the largest message that the core takes, in bytes; 0:
 	// not known.
 	MaxMessage() int64
-	// Moved is when bytes were last seen to leave for the core: on a slow
-	// link a message takes long without being lost.
-	Moved() time.Time
 	// Heard is when the other end was last heard of. Who asks makes it
 	// speak: a second later the answer says whether the link is alive.
 	Heard() time.Time
@@ -60,21 +57,28 @@ type Answer struct {
 type Call struct {
 	C      <-chan Answer
 	cancel func()
+	moved  func() time.Time
 }
 
 // NewCall makes a Call for a Sink, and the function that answers it: it may
 // be called from anywhere, any number of times, never blocks, and all but the
-// first answer are lost. cancel, if not nil, is called when nobody waits for
-// the answer any more.
-func NewCall(cancel func()) (*Call, func(Answer)) {
+// first answer are lost. moved is Call.Moved. cancel, if not nil, is called
+// when nobody waits for the answer any more.
+func NewCall(moved func() time.Time, cancel func()) (*Call, func(Answer)) {
 	c := make(chan Answer, 1)
-	return &Call{C: c, cancel: cancel}, func(a Answer) {
+	return &Call{C: c, cancel: cancel, moved: moved}, func(a Answer) {
 		select {
 		case c <- a:
 		default:
 		}
 	}
 }
+
+// Moved is when bytes of the message, or of what goes before it, were last
+// seen to leave for the core: on a slow link a message takes long without
+// being lost. Once it has left, what follows it says nothing about its answer,
+// and Moved stands still. It is for one goroutine.
+func (c *Call) Moved() time.Time { return c.moved() }
 
 // Cancel says that the answer is not awaited any more.
 func (c *Call) Cancel() {

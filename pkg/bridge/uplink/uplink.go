@@ -387,7 +387,7 @@ func (u *Uplink) exchange(ctx context.Context, subject string, k forward.Kind, c
 			u.pacer.observe(rtt)
 			return decodeReply(a.Msg, rk, reply)
 		case <-tick.C:
-			if moved := u.sink.Moved(); moved.After(progress) {
+			if moved := call.Moved(); moved.After(progress) {
 				progress = moved
 			}
 			heard := u.sink.Heard()

@@ -190,16 +190,6 @@ func (c *Core) Connect(ctx context.Context, site string) error {
 // MaxMessage implements uplink.Sink.
 func (c *Core) MaxMessage() int64 { return 8 << 20 }
 
-// Moved implements uplink.Sink.
-func (c *Core) Moved() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); c.freeAt.After(now) {
-		return now // the link is at work
-	}
-	return time.Time{}
-}
-
 // Heard implements uplink.Sink.
 func (c *Core) Heard() time.Time {
 	c.mu.Lock()
@@ -255,7 +245,13 @@ func (c *Core) Send(subject string, msg []byte) (*uplink.Call, error) {
 	if !c.up {
 		return nil, uplink.ErrDisconnected
 	}
-	call, answer := uplink.NewCall(nil)
+	var left time.Time // when the link is done with it
+	call, answer := uplink.NewCall(func() time.Time {
+		if now := time.Now(); left.After(now) {
+			return now
+		}
+		return left
+	}, nil)
 	id := c.next
 	c.next++
 	c.calls[id] = answer
@@ -275,7 +271,7 @@ func (c *Core) Send(subject string, msg []byte) (*uplink.Call, error) {
 	if c.Rate > 0 {
 		at = at.Add(time.Duration(float64(len(msg)) / float64(c.Rate) * float64(time.Second)))
 	}
-	c.freeAt = at
+	c.freeAt, left = at, at
 	at = at.Add(c.Latency)
 	times := 1
 	if c.chance(c.faults.DoubleRequest) {
