@@ -37,6 +37,7 @@ type Partition struct {
 	dir   string
 
 	maxBytes atomic.Int32 // of a batch
+	loose    atomic.Bool  // durability interval or none: acknowledged before the sync
 
 	mu   sync.Mutex
 	gone bool // the topic is being deleted: nothing is appended or read
@@ -106,6 +107,7 @@ func (t *topic) configure(cfg record.TopicConfig) {
 	t.cfg.Store(&cfg)
 	for _, p := range t.parts {
 		p.maxBytes.Store(cfg.MaxMessageBytes)
+		p.loose.Store(cfg.Durability != record.DurabilityFsync)
 	}
 }
 
