@@ -71,8 +71,8 @@ func (l *Log) maxItem() int64 { return l.j.slotBytes / 2 }
 // reserve waits until n more bytes may be pending. A single item larger than
 // the limit passes when nothing else is pending.
 //
-// With user set the bytes are not of internal topics alone: a full disk refuses
-// them, also while they wait.
+// A full disk refuses what would have to wait and, with user set, also what
+// would not: bytes that are not of internal topics alone.
 func (l *Log) reserve(n int64, user bool) error {
 	if user {
 		if err := l.refused(); err != nil {
@@ -97,10 +97,8 @@ func (l *Log) reserve(n int64, user bool) error {
 			return record.ErrClosed
 		default:
 		}
-		if user {
-			if err := l.refused(); err != nil {
-				return err
-			}
+		if err := l.refused(); err != nil {
+			return err
 		}
 		if v := l.pending.Load(); v != 0 && v+n > l.pendLimit {
 			l.pendFree.Wait()
@@ -214,6 +212,9 @@ func (p *Partition) appendRecord(rec *record.Record, reserved int64) int64 {
 // yet committed. rec's bytes are copied; its Offset is ignored.
 //
 // Errors: ErrTooLarge, ErrUnknownTopic (deleted), ErrStorage, ErrClosed.
+// In a topic of durability interval or none lsn is durable already: the record
+// is written with the next commit, and a power cut before that loses it.
+//
 // ErrStorage while Log.Err is nil means that the disk is full: records are taken
 // again when there is room.
 func (p *Partition) Append(rec *record.Record) (offset int64, lsn LSN, err error) {
@@ -238,7 +239,17 @@ func (p *Partition) Append(rec *record.Record) (offset int64, lsn LSN, err error
 	}
 	offset = p.appendRecord(rec, n)
 	p.mu.Unlock()
-	return offset, l.leave(), nil
+	return offset, p.ackAt(l.leave()), nil
+}
+
+// ackAt is the commit with which an append of commit lsn counts as done: the
+// last durable one where the topic's durability is interval or none, so that
+// nobody waits.
+func (p *Partition) ackAt(lsn LSN) LSN {
+	if p.loose.Load() {
+		return min(lsn, p.log.Durable())
+	}
+	return lsn
 }
 
 func (p *Partition) errGone() error {
@@ -253,7 +264,8 @@ type GroupRecord struct {
 
 // AppendGroup appends all records, of several partitions, atomically: one
 // journal entry holds them all or, after a crash, none is there. Offsets are in
-// the order of recs. It is else like Append.
+// the order of recs. lsn is that of the entry, whatever the topics' durability.
+// It is else like Append.
 func (l *Log) AppendGroup(recs []GroupRecord) (offsets []int64, lsn LSN, err error) {
 	n, user := int64(0), false
 	for i := range recs {
@@ -351,7 +363,7 @@ func (l *Log) appendBatch(in *record.Append, out *record.Appended) (LSN, error) 
 	if err != nil {
 		return 0, err
 	}
-	return lsn, nil
+	return p.ackAt(lsn), nil
 }
 
 // appendProduced appends one produced batch, or finds that it is there

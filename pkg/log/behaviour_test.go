@@ -558,6 +558,9 @@ func TestDiskFull(t *testing.T) {
 	for i := range 20 {
 		mustAppend(t, p, fmt.Sprint(i))
 	}
+	l.flush.mu.Lock()
+	l.flush.urgent = l.flush.committed.Load() // nothing is carried
+	l.flush.mu.Unlock()
 	l.flush.ask(l.flush.committed.Load())
 	tick <- time.Time{}
 	tick <- time.Time{}

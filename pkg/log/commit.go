@@ -18,9 +18,14 @@ type generation struct {
 	dirty   []*Partition // each once; its records are in Partition.pend
 	control []byte       // whole sections
 	applies []func(seq uint64)
+
+	carry      []carried // heads to be written again, before all else
+	carryBytes int64
 }
 
-func (g *generation) empty() bool { return len(g.dirty) == 0 && len(g.control) == 0 }
+func (g *generation) empty() bool {
+	return len(g.dirty) == 0 && len(g.control) == 0 && len(g.carry) == 0
+}
 
 // recapped is a partition that the last entry wrote.
 type recapped struct {
@@ -173,6 +178,7 @@ func (l *Log) encode(g *generation) {
 	})
 	raw := append(l.raw[:0], zeros[:entryHeader]...)
 	raw = append(raw, g.control...)
+	raw = l.appendCarry(raw, g)
 	for i := 0; i < len(g.dirty); {
 		j, size := i, len(record.TopicID{})
 		for ; j < len(g.dirty) && g.dirty[j].topic == g.dirty[i].topic; j++ {
@@ -246,6 +252,7 @@ func (l *Log) publish(g *generation, seq uint64) {
 	for _, apply := range g.applies {
 		apply(seq)
 	}
+	l.carriedTo(g, seq)
 	now := l.time.Load()
 	l.recap = l.recap[:0]
 	freed, added, records := int64(0), int64(0), int64(0)

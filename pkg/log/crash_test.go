@@ -434,6 +434,7 @@ func crashHistory(t *testing.T, seed uint64, steps, every int) {
 		return nil
 	})
 	o := crashOptions(fault, h.tick, h.clock)
+	carries := uint64(0)
 	for range 2 {
 		h.l = mustOpen(t, o)
 		m.mu.Lock()
@@ -459,9 +460,10 @@ func crashHistory(t *testing.T, seed uint64, steps, every int) {
 			h.step()
 		}
 		h.settle(true)
+		carries += h.l.Stats().Carries
 		mustClose(t, h.l)
 	}
-	t.Logf("%d power cuts", len(crashes))
+	t.Logf("%d power cuts, %d heads carried forward", len(crashes), carries)
 	for i, c := range crashes {
 		if i%7 == 0 {
 			crashes[i].recut(t, i)

@@ -20,6 +20,8 @@
 //	    and their names in the directory, are synced.
 //	J5: replay is idempotent by (topic id, partition, offset): what a segment
 //	    holds soundly is not replayed; what it does not, the journal supplies.
+//	    An entry that carries a head again holds all of it, so that a record
+//	    that the journal holds twice is the same in both places.
 //	J6: the next offset of a partition is the highest that slot tables, journal
 //	    and segments know. A shortfall is a hole, never used again.
 //	J7: log starts and deletions are journal entries before files are unlinked.

@@ -36,13 +36,15 @@ type flusher struct {
 	mu     sync.Mutex
 	moved  *sync.Cond // tail or heads changed, or the log failed
 	queue  []*Partition
-	target uint64 // everything up to this sequence is to be synced
+	target uint64 // everything up to this sequence is to leave its entries
+	urgent uint64 // up to this the committer waits: nothing can be carried
 	trees  []doomed
 	pins   map[uint64]int // sequences of deletions that are under way
 
 	wakeCh chan struct{}
 	full   bool // the disk was full: no flush before the next tick
 	ended  bool // the goroutine has ended; Close does the rest
+	budget carryBudget
 	w      segWriter
 }
 
@@ -96,7 +98,10 @@ func (f *flusher) through(seq uint64) error {
 	if f.ended { // Close writes the last entry
 		return f.sync(seq, time.Time{})
 	}
-	f.ask(seq)
+	f.mu.Lock()
+	f.target, f.urgent = max(f.target, seq), max(f.urgent, seq)
+	f.mu.Unlock()
+	f.wake()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.tail.Load() <= seq {
@@ -358,16 +363,26 @@ func (f *flusher) aged() error {
 }
 
 // sync brings every record of entries up to seq into synced segments, one
-// partition at a time, and moves the tail. A deadline that is not zero ends it
+// partition at a time, or has it carried into the next entry, and moves the
+// tail. A deadline that is not zero ends it
 // early.
 func (f *flusher) sync(seq uint64, deadline time.Time) error {
+	f.mu.Lock()
+	urgent := f.urgent
+	f.mu.Unlock()
+	now := f.l.now()
 	for _, p := range f.l.partitions() {
 		if !deadline.IsZero() && time.Now().After(deadline) {
 			break
 		}
 		p.mu.Lock()
 		pinned := len(p.head) > 0 && p.head[0].seq <= seq
+		carry := pinned && !f.ended && p.head[0].seq > urgent && p.mayCarry(now)
+		carrying, size := p.carrying, p.headBytes
 		p.mu.Unlock()
+		if carry && (carrying || f.carry(p, size)) {
+			continue
+		}
 		if pinned {
 			if err := f.partition(p); err != nil {
 				return err

@@ -568,6 +568,9 @@ func (l *Log) replayPiece(fd *found, e *foundEntry, pc piece) error {
 	from := 0
 	_, err := record.Batches(pc.data, func(h record.Header, raw []byte) error {
 		from += len(raw)
+		if end := p.headEnd(); h.BaseOffset > end && fd.st.holds(tpKey{pc.topic, pc.partition}, end) {
+			return nil // a later entry carries those before, and these
+		}
 		if h.Idempotent() {
 			if p.pids == nil {
 				p.pids = producers{}

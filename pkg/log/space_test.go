@@ -154,6 +154,7 @@ func TestRefusal(t *testing.T) {
 		t.Run(fmt.Sprintf("kill %v", kill), func(t *testing.T) {
 			mem, o, tick := smallDisk()
 			o.segBytes = 1 << 20 // nothing is sealed
+			o.ballastBytes = 256 << 10
 			l := mustOpen(t, o)
 			p := mustCreatePriority(t, l, "a", record.PriorityLow)
 			tick <- time.Time{} // the ballast
@@ -257,7 +258,10 @@ func TestCloseWhileFull(t *testing.T) {
 	// Internal topics are still taken, until the journal is full.
 	for i := range 400 {
 		if _, err := l.CommitOffsets("g", []record.GroupOffset{{Offset: int64(i), TopicPartition: record.TopicPartition{Topic: "a"}, Metadata: string(noise(rng, 50))}}); err != nil {
-			t.Fatal(err)
+			if !errors.Is(err, record.ErrStorage) || l.Err() != nil {
+				t.Fatal(err)
+			}
+			break
 		}
 	}
 	durable := p.Offsets().HighWatermark
@@ -316,7 +320,7 @@ func TestDamageInLedger(t *testing.T) {
 				if g := mustReadAll(t, p); len(g) >= 50 {
 					t.Fatalf("%d records", len(g))
 				}
-				mustWait(t, l, l.Durable()+1)
+				mustAppend(t, p, "behind the ledger's entry")
 			}
 			mustClose(t, l)
 			if !live {
@@ -398,15 +402,28 @@ func TestCrashWhileEvicting(t *testing.T) {
 		if err != nil {
 			t.Fatalf("cut %d before %s: %v", i, c.at, err)
 		}
-		entries := ledgerOf(t, l)
+		// It may go on evicting at once.
 		for k, name := range []string{"raw", "means"} {
 			p := mustPartition(t, l, name, 0)
-			off := p.Offsets()
-			if err := checkLedger(entries, p); err != nil {
-				t.Fatalf("cut %d before %s: %v", i, c.at, err)
-			}
-			if g := mustReadAll(t, p); off.HighWatermark < c.acked[k] || int64(len(g)) != off.HighWatermark-off.LogStart {
-				t.Fatalf("cut %d before %s: %s: %d records in %+v, acknowledged %d", i, c.at, name, len(g), off, c.acked[k])
+			tries := 0
+			for moved := true; moved; {
+				off := p.Offsets()
+				err := checkLedger(ledgerOf(t, l), p)
+				g, rerr := readAll(p, 4096)
+				if moved = p.Offsets() != off; moved {
+					continue
+				}
+				if err != nil && tries < 5 { // the log start shows before its entry does
+					tries, moved = tries+1, true
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				if err = errors.Join(err, rerr); err != nil {
+					t.Fatalf("cut %d before %s: %v", i, c.at, err)
+				}
+				if off.HighWatermark < c.acked[k] || int64(len(g)) != off.HighWatermark-off.LogStart {
+					t.Fatalf("cut %d before %s: %s: %d records in %+v, acknowledged %d", i, c.at, name, len(g), off, c.acked[k])
+				}
 			}
 		}
 		if q := l.Recovery().Quarantined; len(q) > 0 {

@@ -60,6 +60,8 @@ type Stats struct {
 	SegmentWritten    uint64 // bytes written to segments, padding, headers and footers included
 	Flushes           uint64 // heads written to segments
 	SegmentSyncs      uint64
+	Carries           uint64 // small heads written to the journal again instead of to segments
+	CarriedBytes      uint64
 	Seals             uint64
 	SegmentsRetired   uint64 // unlinked by retention, log start moves and topic deletion
 	SegmentBytesFreed uint64
@@ -170,6 +172,7 @@ type counters struct {
 	duplicates, segmentWritten                atomic.Uint64
 	flushes, segmentSyncs, seals, flushErrors atomic.Uint64
 	segmentsRetired, bytesFreed               atomic.Uint64
+	carries, carriedBytes                     atomic.Uint64
 	refused, ledgerEntries                    atomic.Uint64
 	evictions, evictedRecords, evictedBytes   atomic.Uint64
 
@@ -231,6 +234,7 @@ func (l *Log) Stats() Stats {
 		HeadBytes: l.headBytes.Load(), HeadLimit: l.opt.HeadBytes,
 		JournalBytes: int64(slots) * l.j.slotBytes, JournalSlots: slots, JournalSlotsFree: free,
 		JournalWritten: l.j.written.Load(), SegmentWritten: c.segmentWritten.Load(),
+		Carries: c.carries.Load(), CarriedBytes: c.carriedBytes.Load(),
 		Flushes: c.flushes.Load(), SegmentSyncs: c.segmentSyncs.Load(), Seals: c.seals.Load(),
 		SegmentsRetired: c.segmentsRetired.Load(), SegmentBytesFreed: c.bytesFreed.Load(),
 		DiskFree: l.space.free.Load(), DiskTotal: l.space.total, DiskKeep: l.space.mark, DiskFloor: l.space.floor,

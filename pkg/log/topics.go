@@ -37,6 +37,7 @@ type Partition struct {
 	dir   string
 
 	maxBytes atomic.Int32 // of a batch
+	loose    atomic.Bool  // durability interval or none: acknowledged before the sync
 
 	mu   sync.Mutex
 	gone bool // the topic is being deleted: nothing is appended or read
@@ -64,8 +65,9 @@ type Partition struct {
 	damages    []hole // ranges that are known to be lost
 	watchers   []chan<- struct{}
 
-	queued  bool // in flusher.queue
-	dirMade bool // flusher's: the directory exists and its name is synced
+	queued   bool // in flusher.queue
+	carrying bool // in generation.carry
+	dirMade  bool // flusher's: the directory exists and its name is synced
 }
 
 // chunk is a run of committed batches of one commit.
@@ -105,6 +107,7 @@ func (t *topic) configure(cfg record.TopicConfig) {
 	t.cfg.Store(&cfg)
 	for _, p := range t.parts {
 		p.maxBytes.Store(cfg.MaxMessageBytes)
+		p.loose.Store(cfg.Durability != record.DurabilityFsync)
 	}
 }
 

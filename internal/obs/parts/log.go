@@ -26,6 +26,8 @@ func Log(s *obs.Scrape, st log.Stats) {
 	s.Counter("hub_log_segment_written_bytes_total", "Bytes written to segments.", float64(st.SegmentWritten))
 	s.Counter("hub_log_flushes_total", "Heads written to segments.", float64(st.Flushes))
 	s.Counter("hub_log_segment_syncs_total", "Syncs of segments.", float64(st.SegmentSyncs))
+	s.Counter("hub_log_carries_total", "Small heads written to the journal again instead of to segments.", float64(st.Carries))
+	s.Counter("hub_log_carried_bytes_total", "Bytes of small heads written to the journal again.", float64(st.CarriedBytes))
 	s.Counter("hub_log_seals_total", "Segments closed with a footer.", float64(st.Seals))
 	s.Counter("hub_log_segments_retired_total", "Segments removed by retention or deletion.", float64(st.SegmentsRetired))
 	s.Counter("hub_log_segments_retired_bytes_total", "Bytes of segments removed by retention or deletion.", float64(st.SegmentBytesFreed))
