@@ -183,14 +183,14 @@ func (l *Log) enterFound() error {
 			return err
 		}
 		if i%32 == 31 { // they are to fit into an entry
-			if err := l.Wait(noCtx, last); err != nil {
+			if err := l.waitOrFull(last); err != nil {
 				return err
 			}
 		}
 	}
 	l.ledger.known = nil
 	l.hurry()
-	return l.Wait(noCtx, last)
+	return l.waitOrFull(last)
 }
 
 // knownLoss says that the holes cover h together.

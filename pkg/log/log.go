@@ -1,6 +1,7 @@
 package log
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -99,7 +100,8 @@ type Log struct {
 // Open opens the log in o.Dir, or makes one, and recovers what a crash has
 // left: what had been acknowledged is there again before Open returns, and
 // nothing else but whole records that were on their way. It begins an epoch,
-// which is durable on return.
+// which is durable on return; where the disk is too full for that, before
+// anything else of the epoch is.
 //
 // Errors: ErrLocked if another process has the directory; any other error
 // means that the directory cannot be used as it is. Damage is no error: it is
@@ -119,7 +121,7 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("open log %s: %w", o.Dir, errors.Join(err, meta.close()))
 	}
 	l.start()
-	if err := l.Wait(noCtx, 1); err != nil { // the epoch's commit
+	if err := l.waitOrFull(1); err != nil { // the epoch's commit
 		return nil, fmt.Errorf("open log %s: %w", o.Dir, errors.Join(err, l.Close()))
 	}
 	if err := l.enterFound(); err != nil {
@@ -127,6 +129,24 @@ func Open(o Options) (*Log, error) {
 	}
 	l.report.Duration = time.Since(began)
 	return l, nil
+}
+
+// waitOrFull waits for a commit of Open's, but not for room on a full disk:
+// then the log serves reads and refuses records, and what was to be committed
+// leads everything else once there is room (P8).
+func (l *Log) waitOrFull(n LSN) error {
+	for {
+		ctx, cancel := context.WithTimeout(noCtx, 100*time.Millisecond)
+		err := l.Wait(ctx, n)
+		cancel()
+		if err == nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		if l.space.blocked.Load() && l.space.refusal.Load() != nil {
+			l.log.Error("the disk is too full to begin an epoch: the log can be read, records are refused until there is room", "dir", l.opt.Dir)
+			return nil
+		}
+	}
 }
 
 // newLog is a log without state.
