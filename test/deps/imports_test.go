@@ -42,6 +42,7 @@ var direction = map[string][]string{
 	"cmd/hub":    {"internal/...", "pkg/..."},
 	"cmd/uplink": {"internal/config", "internal/obs", "pkg/bridge/uplink", "pkg/forward", "pkg/log/record"},
 
+	"bench/qos1":    nil,
 	"deploy":        nil,
 	"test/deps":     nil,
 	"test/e2e":      {"internal/...", "pkg/..."},
